@@ -1,0 +1,15 @@
+"""Logger, tracer and metrics, made once for all functions (their service name comes from the template)."""
+
+from aws_lambda_powertools import Logger, Metrics, Tracer
+
+logger = Logger()
+tracer = Tracer()
+metrics = Metrics()
+
+RECORDS_RECEIVED = "RecordsReceived"
+RECORDS_INSERTED = "RecordsInserted"
+DUPLICATES_SKIPPED = "DuplicatesSkipped"
+RECORDS_REJECTED = "RecordsRejected"
+RECORDS_RETRIED = "RecordsRetried"
+RECORDS_PUBLISHED = "RecordsPublished"
+RECORDS_NOT_PUBLISHED = "RecordsNotPublished"

@@ -1,0 +1,65 @@
+"""The environment of each function as a typed model, checked once, when the function starts.
+
+Reading is explicit (``ConsumerSettings.from_environment()``): importing this module touches nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+
+
+class Settings(BaseModel):
+    """Base: each field is read from the environment variable of its name in capitals."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=str.upper)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Check the environment and return the settings.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            A variable is missing or has a wrong value; the message names it.
+        """
+        # SAM cannot leave a variable out on a condition, so an empty one means "not set".
+        return cls.model_validate({name: value for name, value in os.environ.items() if value})
+
+
+class DatabaseSettings(Settings):
+    """How to reach Postgres."""
+
+    database_host: str
+    database_port: PositiveInt = 5432
+    database_name: str
+    database_user: str
+    database_authentication: Literal["iam", "secret", "trust"] = "iam"
+    """``iam``: a token signed with the function's role. ``secret``: a password from Secrets Manager.
+    ``trust``: none, for a database on this machine."""
+    database_secret_arn: str | None = None
+    database_tls: Literal["verify-full", "disable"] = "verify-full"
+    database_ca_file: str | None = None
+    """A PEM file of the authorities to trust; without it, those that the platform trusts."""
+
+
+class ConsumerSettings(DatabaseSettings):
+    """The consumer's environment."""
+
+    idempotency_table: str
+    idempotency_expiry_seconds: PositiveInt = 14 * 24 * 3600
+    """How long a completed record is remembered. Longer than the stream keeps it, or a replay could slip by."""
+    idempotency_threads: PositiveInt = 8
+    """DynamoDB calls in flight at once."""
+    reserve_milliseconds: NonNegativeInt = 5_000
+    """The consumer stops taking on work when less than this is left of its time, and says what it has not done."""
+
+
+class ProducerSettings(Settings):
+    """The environment of the producer's functions."""
+
+    stream_name: str = Field(min_length=1)
+    publish_attempts: PositiveInt = 12
+    """How often one record is sent before it is reported as failed."""
