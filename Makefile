@@ -1,0 +1,78 @@
+# Everything a developer does, each in one command. Each target sets up what it needs.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export SAM_CLI_TELEMETRY := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Python 3.13: pyenv finds it by .python-version; elsewhere python3.13 or a python3 that is one.
+PYTHON := $(shell for p in python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
+RECORDS ?= 20000
+
+# The SAM CLI without the user's AWS settings, and without files in the home directory.
+SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
+	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
+
+.PHONY: help setup demo test lint format bench events pins clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: .venv/.ready .venv/bin/once .local/tools/ministack/.ready .local/tools/sam/.ready ## the development environment and the local tools
+
+define environment
+	@test -n "$(PYTHON)" || { echo "Oncestream needs Python 3.13 (the runtime of its functions) and found none:" \
+	  "install it, e.g. 'pyenv install 3.13', and run this again." >&2; exit 1; }
+	@echo "Setting up $(@D) ..."
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+endef
+
+.venv/.ready: requirements-dev.txt local/requirements/data.txt
+	$(environment)
+	@$(@D)/bin/pip install -q -r requirements-dev.txt
+	@$(@D)/bin/pip install -q --no-deps -r local/requirements/data.txt
+	@touch $@
+
+.venv/bin/once: pyproject.toml .venv/.ready
+	@.venv/bin/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.local/tools/%/.ready: local/requirements/%.txt
+	$(environment)
+	@$(@D)/bin/pip install -q -r $<
+	@touch $@
+
+demo: setup ## the whole way of a file on this machine, with deliveries repeated on purpose [RECORDS=N | INPUT=FILE]
+	@.venv/bin/once demo $(if $(INPUT),--input "$(INPUT)",--records $(RECORDS))
+
+events: setup ## record events/ anew from the running stack
+	@.venv/bin/python -m local.record_events
+
+test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end
+	@.venv/bin/pytest -q --durations=10 $(TESTS)
+
+lint: .venv/.ready .local/tools/sam/.ready ## style, types, and the template
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy src local cli
+	@$(SAM) validate --lint
+
+format: .venv/.ready ## put the code into the project's format
+	@.venv/bin/ruff check --fix-only
+	@.venv/bin/ruff format
+
+bench: setup ## consumers and producers side by side (QUICK=1: the headline only, FULL=1: the whole grid)
+	@.venv/bin/python -m bench
+
+clean: ## remove everything that was built or set up; ends a stack that runs in the background
+	@[ ! -e .venv/.ready ] || .venv/bin/python -c 'from local import background; background.stop()'
+	@rm -rf .aws-sam .local .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+pins: .venv/.ready ## pin the dependencies anew from the .in files
+	@compile="$(CURDIR)/.venv/bin/pip-compile -q --upgrade --strip-extras --no-header --annotation-style=line \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host"; \
+	(cd src && $$compile requirements.in -o requirements.txt); \
+	$$compile requirements-dev.in -o requirements-dev.txt; \
+	cd local/requirements && for tool in ministack sam; do $$compile $$tool.in -o $$tool.txt; done
