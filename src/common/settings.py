@@ -63,3 +63,45 @@ class ProducerSettings(Settings):
     stream_name: str = Field(min_length=1)
     publish_attempts: PositiveInt = 12
     """How often one record is sent before it is reported as failed."""
+    reserve_milliseconds: NonNegativeInt = 13_000
+    """No request is begun when less than this is left of the caller's time: one that hangs takes 12 seconds."""
+
+
+class LedgerSettings(Settings):
+    """Every function that knows the ledger."""
+
+    ledger_table: str = Field(min_length=1)
+
+
+class RegisterSettings(LedgerSettings):
+    """The environment of uploads/register."""
+
+    upload_bucket: str = Field(min_length=1)
+    """The one bucket whose notifications are believed."""
+
+
+class PlanSettings(LedgerSettings):
+    """The environment of uploads/plan."""
+
+    chunk_queue_url: str = Field(min_length=1)
+    chunk_bytes: PositiveInt = 8 * 1024 * 1024
+    """Bytes of the file that one chunk job covers (more for a file that would have over 10,000 chunks)."""
+    reserve_milliseconds: NonNegativeInt = 10_000
+    """Planning stops, keeps what it knows and goes on in the next invocation when less than this is left."""
+
+
+class ChunksSettings(ProducerSettings, LedgerSettings):
+    """The environment of producer/chunks."""
+
+    idempotency_table: str = Field(min_length=1)
+    idempotency_expiry_seconds: PositiveInt = 14 * 24 * 3600
+    """How long a chunk job that is done is remembered. Longer than the queue keeps it."""
+    reserve_milliseconds: NonNegativeInt = 10_000
+    """Publishing stops when less than this is left of the invocation's time, and the job is retried."""
+
+
+class ReportSettings(DatabaseSettings, LedgerSettings):
+    """The environment of uploads/report."""
+
+    stuck_after_seconds: PositiveInt = 900
+    """An upload that is not done and has not moved for this long is called stuck."""

@@ -1,0 +1,53 @@
+"""boto3 clients, made on first use and kept for the life of the execution environment."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+
+def _config(**changes: Any) -> Config:
+    # Short timeouts: a call that hangs must not eat the invocation's time, and every caller here can repeat.
+    settings: dict[str, Any] = {
+        "connect_timeout": 2,
+        "read_timeout": 10,
+        "retries": {"mode": "standard", "total_max_attempts": 3},
+        "tcp_keepalive": True,
+    }
+    return Config(**(settings | changes))
+
+
+@cache
+def dynamodb(threads: int) -> DynamoDBClient:
+    """A DynamoDB client with a connection for each of ``threads``.
+
+    Parameter validation is off: the calls of the bulk path hold thousands of values that our own code has built.
+    """
+    return boto3.client("dynamodb", config=_config(max_pool_connections=threads, parameter_validation=False))
+
+
+@cache
+def kinesis() -> KinesisClient:
+    """A Kinesis client that does not retry by itself: PutRecords' caller knows better which entries to resend."""
+    return boto3.client("kinesis", config=_config(retries={"mode": "standard", "total_max_attempts": 1}))
+
+
+@cache
+def s3() -> S3Client:
+    """An S3 client. Its retries cover requests, not bodies: who reads a body repeats the read."""
+    return boto3.client("s3", config=_config())
+
+
+@cache
+def sqs() -> SQSClient:
+    """An SQS client."""
+    return boto3.client("sqs", config=_config())

@@ -1,0 +1,331 @@
+"""Idempotency for a whole batch: what Powertools does for one function call, in 25 items a request.
+
+Powertools' idempotency makes one call of a function happen once: it claims the key by a conditional put
+before, and writes ``COMPLETED`` after. For 1,000 records that is 2,000 requests, one after the other.
+:class:`BulkIdempotency` claims and completes them in 80, several in flight, for the same two write units a
+record.
+
+Keys, attributes, expiry and the rules of who may take what are Powertools' own, so a record claimed or
+completed here is in progress or completed there, and the other way round. The items differ in one attribute
+that Powertools ignores: ``owner``, drawn at random for each :meth:`~BulkIdempotency.claim`. It answers two
+questions:
+
+- *Is this claim mine?* When an answer is lost, the repeated request finds its own claim, and must not take it
+  for somebody else's.
+- *Is it still mine?* A release must not delete a claim that has run out and was taken over in the meantime.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import batched
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
+from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyKeyError
+
+from common.claim_items import Layout
+from common.claim_run import STATEMENTS_A_CALL, ClaimRun, State
+from common.dynamodb import Calls, Fault
+from common.errors import TransientError
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+logger = logging.getLogger(__name__)
+
+WRITES_A_CALL = 25
+"""docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What became of each record id of a claim. Every id is in exactly one of the sets."""
+
+    claimed: frozenset[str]
+    """Ours to work on, until completed, released or run out."""
+    completed: frozenset[str]
+    """Done before: duplicates."""
+    in_progress: frozenset[str]
+    """Somebody else's claim, still valid. Completed or free again later."""
+    throttled: frozenset[str]
+    """Not decided, because DynamoDB refused or did not answer. To be tried again later."""
+
+
+class _Hold(NamedTuple):
+    """A claim of ours, or one that may be: the owner it was written for, and until when it is valid (ms)."""
+
+    owner: str
+    until: int
+    abandoned: bool
+    """Nobody works for that owner, so the next claim may take it at once."""
+
+
+class BulkIdempotency(DynamoDBPersistenceLayer):
+    """Claims, completes and releases many keys at once, in the items of Powertools' DynamoDB layer.
+
+    It is such a layer itself, and can be given to ``@idempotent_function`` as it is. Threads may share it.
+
+    Parameters
+    ----------
+    table_name
+        A table of Powertools' own layout, with TTL on ``expiration``.
+    config
+        Powertools' configuration: ``expires_after_seconds`` and ``hash_function``. Choose ``sha256``: under
+        the default, md5, somebody can make two ids with one hash; they would count as one record, and one be
+        lost.
+    key_prefix
+        Comes before the hash in each key, as with the decorators' parameter of this name.
+    boto3_client
+        Should have a connection for each thread (``max_pool_connections``).
+    threads
+        Requests in flight at once.
+    owner_attr
+        The attribute that says which claim wrote an item.
+    patience_seconds
+        How long one :meth:`claim`, :meth:`complete` or :meth:`release` goes on asking. A request that has
+        begun is waited for, so the client's timeouts come on top.
+    clock, sleep, jitter
+        The world outside, for tests: seconds since the epoch, a pause, a number from 0 to 1.
+    options
+        Names of keys and attributes, as ``DynamoDBPersistenceLayer`` takes them. A sort key is fine.
+
+    Raises
+    ------
+    ValueError
+        The configuration wants what a bulk claim cannot do, because it is given ids and nothing else: a key
+        chosen from an event, payload validation, or functions' results from a local cache.
+
+    Example
+    -------
+    >>> config = IdempotencyConfig(hash_function="sha256", expires_after_seconds=14 * 24 * 3600)
+    >>> store = BulkIdempotency("idempotency", config=config, key_prefix="consumer", boto3_client=client)
+    >>> claims = store.claim(["a", "b"], context.get_remaining_time_in_millis())
+    >>> try:
+    ...     process(claims.claimed)
+    ... except TransientError:
+    ...     store.release(claims.claimed)
+    ...     raise
+    >>> store.complete(claims.claimed)
+    """
+
+    def __init__(
+        self,
+        table_name: str,
+        *,
+        config: IdempotencyConfig,
+        key_prefix: str,
+        boto3_client: DynamoDBClient,
+        threads: int = 8,
+        owner_attr: str = "owner",
+        patience_seconds: float = 10.0,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        jitter: Callable[[], float] = random.random,
+        **options: Any,
+    ) -> None:
+        for setting in ("event_key_jmespath", "payload_validation_jmespath", "use_local_cache"):
+            if getattr(config, setting):
+                raise ValueError(f"{setting} has no meaning for a bulk claim, which is given record ids only")
+        if not key_prefix:
+            raise ValueError("key_prefix is empty: keys would depend on the name of the function that asks")
+        super().__init__(table_name, boto3_client=boto3_client, **options)
+        self._key_prefix = key_prefix
+        self._patience = patience_seconds
+        self._calls = Calls(boto3_client, threads, clock=clock, sleep=sleep, jitter=jitter)
+        self._holds: dict[str, _Hold] = {}
+        self._layout = Layout(
+            table=table_name,
+            key=self.key_attr,
+            sort_key=self.sort_key_attr,
+            partition=self.static_pk_value,
+            expiry=self.expiry_attr,
+            in_progress_expiry=self.in_progress_expiry_attr,
+            status=self.status_attr,
+            data=self.data_attr,
+            owner=owner_attr,
+        )
+        self.configure(config, key_prefix=key_prefix)
+
+    def configure(
+        self, config: IdempotencyConfig, function_name: str | None = None, key_prefix: str | None = None
+    ) -> None:
+        """Called by Powertools' decorators. Another prefix than the constructor's would change every key."""
+        if key_prefix not in {None, self._key_prefix}:
+            raise ValueError(f"this store's key prefix is {self._key_prefix!r}, not {key_prefix!r}")
+        super().configure(config, function_name, self._key_prefix)
+
+    def claim(self, keys: Sequence[str], remaining_time_in_millis: int) -> Claims:
+        """Claim ``keys`` for this invocation; equal ones count once.
+
+        New ones are inserted, 25 a request. An INSERT fails alone when its key exists; it costs one write
+        unit. What exists is judged by Powertools' rules, and what has expired, or was in progress past its
+        time, is taken over by Powertools' own conditional put.
+
+        A claim that was perhaps written although the answer is missing is reported as throttled. It is
+        deleted again before this returns, if time and DynamoDB allow. If not it is remembered, and the next
+        :meth:`claim` or :meth:`release` of this object deals with it. Failing that, it runs out like any
+        claim.
+
+        Parameters
+        ----------
+        remaining_time_in_millis
+            How long the claims are valid: what is left of the invocation, as Powertools takes it. No request
+            is begun here after half of it.
+
+        Raises
+        ------
+        TransientError
+            Nothing could be decided, and not for throttling: no connection, no permission, no such table. The
+            message names the table and the cause.
+        IdempotencyKeyError
+            A key is empty.
+        """
+        hashes = {key: self._hash(key) for key in keys}
+        now = self._calls.clock()
+        self._forget_what_ran_out(now)
+        owner, until = secrets.token_hex(8), int((now + remaining_time_in_millis / 1000) * 1000)
+        run = ClaimRun(
+            self._layout,
+            self._calls,
+            claim=self._layout.claim(owner, int(now + self.expires_after_seconds), until),
+            abandoned={key: hold.owner for key, hold in list(self._holds.items()) if hold.abandoned},
+            deadline=now + min(self._patience, remaining_time_in_millis / 2000),
+        )
+        run.decide(dict.fromkeys(hashes.values()))
+        for key, state in run.states.items():
+            if state == "claimed":
+                self._holds[key] = _Hold(owner, until, abandoned=False)
+        stray = {key: _Hold(owner, until, abandoned=True) for key in run.unsure - run.states.keys()}
+        for key, hold in stray.items():
+            self._holds.setdefault(key, hold)
+        self._delete(list(stray), stray, now + remaining_time_in_millis / 2000)
+        return self._report(run, hashes)
+
+    def complete(self, keys: Iterable[str]) -> frozenset[str]:
+        """Mark ``keys`` as done, whoever claimed them, for ``expires_after_seconds`` from now.
+
+        Returns
+        -------
+        The keys that could not be written: they stay in progress until their claims run out. Nothing that
+        DynamoDB or the network does is raised; the cause is logged.
+        """
+        now = self._calls.clock()
+        deadline, expires = now + self._patience, int(now + self.expires_after_seconds)
+        hashes = {self._hash(key): key for key in keys}
+        waiting, failed, fault = list(hashes), set[str](), None
+        for _ in self._calls.rounds(deadline):
+            outcomes = self._calls.send(
+                "BatchWriteItem",
+                batched(waiting, WRITES_A_CALL, strict=False),
+                lambda group: self._layout.completions(group, expires),
+                deadline,
+            )
+            waiting = []
+            for group, answer in outcomes:
+                if not isinstance(answer, Fault):
+                    # What DynamoDB throttled of a request that it took (API_BatchWriteItem.html).
+                    for writes in answer.get("UnprocessedItems", {}).values():
+                        waiting += [self._layout.key_of(write["PutRequest"]["Item"]) for write in writes]
+                    continue
+                fault = answer
+                if answer.again:
+                    waiting += group
+                else:
+                    failed.update(group)
+            if not waiting:
+                break
+        failed.update(waiting)
+        for key in hashes.keys() - failed:
+            self._holds.pop(key, None)
+        self._complain("complete", len(failed), fault)
+        return frozenset(hashes[key] for key in failed)
+
+    def release(self, keys: Iterable[str]) -> frozenset[str]:
+        """Delete the claims on ``keys``, so that another invocation need not wait for them to run out.
+
+        Deletes only what this object claimed, and nobody has completed or taken over since. All else counts
+        as released.
+
+        Returns
+        -------
+        The keys that could not be released: their claims run out, or the next :meth:`claim` of this object
+        takes them at once. Nothing that DynamoDB or the network does is raised; the cause is logged.
+        """
+        hashes = {self._hash(key): key for key in keys}
+        holds = {key: hold for key, hold in list(self._holds.items()) if key in hashes or hold.abandoned}
+        deadline = self._calls.clock() + self._patience
+        waiting, failed, fault = list(holds), set[str](), None
+        for _ in self._calls.rounds(deadline):
+            faults = self._delete(waiting, holds, deadline)
+            waiting = [key for key, why in faults.items() if why.again]
+            failed.update(key for key, why in faults.items() if not why.again)
+            fault = next(iter(faults.values()), fault)
+            if not waiting:
+                break
+        failed.update(waiting)
+        for key in failed:
+            self._holds[key] = holds[key]._replace(abandoned=True)
+        self._complain("release", len(failed), fault)
+        return frozenset(hashes[key] for key in failed & hashes.keys())
+
+    def _hash(self, key: str) -> str:
+        if not key:
+            raise IdempotencyKeyError("an empty record id identifies nothing")
+        return cast("str", self._get_hashed_idempotency_key(cast("dict[str, Any]", key)))
+
+    def _forget_what_ran_out(self, now: float) -> None:
+        for key, hold in list(self._holds.items()):
+            if hold.until < now * 1000:
+                self._holds.pop(key, None)
+
+    def _delete(self, keys: list[str], holds: dict[str, _Hold], deadline: float) -> dict[str, Fault]:
+        """Try once to delete claims of ours. Returns what failed; that one is not there is no failure."""
+        owners = {key: holds[key].owner for key in keys}
+        failed: dict[str, Fault] = {}
+        for group, answer in self._calls.send(
+            "BatchExecuteStatement",
+            batched(keys, STATEMENTS_A_CALL, strict=False),
+            lambda group: self._layout.deletes(group, owners),
+            deadline,
+        ):
+            if isinstance(answer, Fault):
+                failed |= dict.fromkeys(group, answer)
+                continue
+            for key, result in zip(group, answer["Responses"], strict=True):
+                # A condition that fails means: completed, or somebody else's by now. Without an item there is
+                # nothing to fail.
+                # docs.aws.amazon.com/amazondynamodb/latest/developerguide/ql-reference.delete.html
+                error = result.get("Error")
+                if error is not None and error["Code"] != "ConditionalCheckFailed":
+                    failed[key] = Fault.of_statement(error)
+                elif self._holds.get(key) == holds[key]:
+                    del self._holds[key]
+        return failed
+
+    def _report(self, run: ClaimRun, hashes: dict[str, str]) -> Claims:
+        undecided = len(set(hashes.values()) - run.states.keys())
+        if undecided and not run.states and run.fault and not run.fault.throttled:
+            what = f"nothing could be claimed in idempotency table {self.table_name}: {run.fault.reason}"
+            raise TransientError(what) from run.fault.error
+        self._complain("claim", undecided, run.fault)
+
+        def those(state: State | None) -> frozenset[str]:
+            return frozenset(key for key, hashed in hashes.items() if run.states.get(hashed) == state)
+
+        return Claims(those("claimed"), those("completed"), those("in_progress"), those(None))
+
+    def _complain(self, verb: str, keys: int, fault: Fault | None) -> None:
+        if keys:
+            reason = (
+                fault.reason if fault else "DynamoDB left them unprocessed, or others were faster each time"
+            )
+            logger.warning(
+                "idempotency table %s: could not %s %d keys: %s", self.table_name, verb, keys, reason
+            )
