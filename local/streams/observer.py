@@ -1,0 +1,66 @@
+"""Watching a poller at work, and making it deliver twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+from local.streams.decisions import Decision
+from local.streams.mapping import EventSourceMapping
+from local.streams.records import Answered, Batch, Discard, Event, FunctionFailed, NotInvoked
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One invocation, and what followed from it."""
+
+    mapping: EventSourceMapping
+    shard_id: str
+    batch: Batch
+    outcome: Answered | FunctionFailed | NotInvoked
+    decision: Decision
+    seconds: float
+    """How long the invocation took."""
+
+    @property
+    def event(self) -> Event:
+        """The event as the function saw it."""
+        return self.batch.event
+
+    @property
+    def succeeded(self) -> bool:
+        """All records of the batch are done."""
+        return self.decision.done == self.batch.records
+
+
+class Observer:
+    """Told what happens. Override what is of interest.
+
+    The calls come from the threads that do the work, several at once when several batches are in flight. They hold the
+    work up, and must not wait for another thread that uses the poller. An exception stops the poller.
+    """
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """A batch was delivered, or could not be (``NotInvoked``). Its records are not checkpointed yet."""
+
+    def on_checkpoint(self, mapping: EventSourceMapping, shard_id: str, sequence_number: str) -> None:
+        """Everything in the shard up to this sequence number is processed."""
+
+    def on_discard(self, mapping: EventSourceMapping, shard_id: str, discard: Discard) -> None:
+        """Records were given up, and the on-failure destination has them (if there is one)."""
+
+
+type Redeliver = Callable[[Delivery], bool]
+"""Asked after a success: pretend that the poller died before its checkpoint, and deliver the batch again?"""
+
+
+def never(_: Delivery) -> bool:
+    """Redeliver nothing."""
+    return False
+
+
+def every(nth: int) -> Redeliver:
+    """Redeliver every nth batch once: the 1st, the (n+1)th, ..."""
+    deliveries = count()
+    return lambda delivery: delivery.batch.invocations == 0 and next(deliveries) % nth == 0

@@ -1,0 +1,267 @@
+"""The loop of one shard: read, deliver, settle, checkpoint."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from local.streams.checkpoints import CheckpointStore
+from local.streams.clients import (
+    Clients,
+    GoneError,
+    IteratorExpiredError,
+    RecordsTrimmedError,
+    UnavailableError,
+)
+from local.streams.control import Control
+from local.streams.decisions import decide
+from local.streams.destinations import failure_message, send
+from local.streams.invoke import Invoker
+from local.streams.mapping import SHARD_END, TRIM_HORIZON, Backoff, EventSourceMapping
+from local.streams.observer import Delivery, Observer, Redeliver
+from local.streams.queue import ShardQueue
+from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, NotInvoked
+from local.streams.sources import Page, StreamSource
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What all workers of a poller use."""
+
+    control: Control
+    clients: Clients
+    invoker: Invoker
+    checkpoints: CheckpointStore
+    observer: Observer
+    redeliver: Redeliver
+    backoff: Backoff
+    poll_seconds: float
+
+
+class ShardWorker:
+    """Reads one shard and delivers its records, one thread for the loop and one for each batch in flight."""
+
+    def __init__(
+        self, tools: Tools, mapping: EventSourceMapping, source: StreamSource, shard_id: str, position: str
+    ) -> None:
+        self.mapping = mapping
+        self.shard_id = shard_id
+        self.ended = False
+        """The shard holds nothing more, and everything in it is processed."""
+        self._tools = tools
+        self._condition = tools.control.condition
+        self._source = source
+        self._queue = ShardQueue(mapping.settings, backoff=tools.backoff)
+        self._position = position  # of the last record read, or where to start
+        self._iterator: str | None = None
+        self._reading = True
+        self._vanished = False
+        self._stopped = False
+        self._saved: str | None = None
+        self._read_at = 0.0
+        self._read_failures = 0
+        self._tip_seen_at = -1.0
+
+    def start(self) -> None:
+        self._tools.control.spawn(f"{self.mapping.function_name} {self.shard_id}", self._run)
+
+    def stop(self) -> None:
+        """End soon. What was read and not delivered is read again another time."""
+        with self._condition:
+            self._stopped = True
+            self._condition.notify_all()
+
+    def update(self, mapping: EventSourceMapping) -> None:
+        """Go on with other settings."""
+        with self._condition:
+            self.mapping = mapping
+            self._queue.settings = mapping.settings
+            self._condition.notify_all()
+
+    def drained(self, since: float) -> bool:
+        """Everything that was in the shard at ``since`` is processed."""
+        return self.ended or (self._queue.idle and self._tip_seen_at >= since)
+
+    # ------------------------------------------------------------- the loop
+
+    def _run(self) -> None:
+        while step := self._next_step():
+            step()
+        with self._condition:
+            self.ended = self._queue.finished
+            self._condition.notify_all()
+        if self.ended and not self._vanished:
+            # Not for a shard that vanished: a stream of the same name may have one of the same name some day.
+            self._tools.checkpoints.save(self.mapping.uuid, self.shard_id, SHARD_END)
+
+    def _next_step(self) -> Callable[[], None] | None:
+        """Wait for the next thing to do; ``None``: nothing is left to do."""
+        with self._condition:
+            while not (self._stops() or self._queue.finished):
+                now = time.time()
+                if work := self._queue.next_work(now):
+                    return partial(self._send_off, work)
+                reads = self._reading and self._queue.room > 0
+                if reads and now >= self._read_at:
+                    return self._read
+                times = [self._queue.wake_at, self._read_at if reads else None]
+                wake_at = min((moment for moment in times if moment is not None), default=None)
+                self._condition.wait(None if wake_at is None else max(0.0, wake_at - now))
+        return None
+
+    def _stops(self) -> bool:
+        """Whether to end. What is in flight settles itself; the poller's ``join`` waits for that."""
+        return self._stopped or self._tools.control.stopping
+
+    def _send_off(self, work: Batch | Discard) -> None:
+        task = partial(self._deliver, work) if isinstance(work, Batch) else partial(self._discard, work)
+        self._tools.control.spawn(f"{self.mapping.function_name} {self.shard_id} in flight", task)
+
+    # ------------------------------------------------------------ the reads
+
+    def _read(self) -> None:
+        started = time.time()
+        try:
+            if self._iterator is None:
+                self._iterator = self._source.open(self.shard_id, self._position)
+                self._position = self._source.pin(self._position, started)
+            page = self._source.read(self.shard_id, self._iterator, self._queue.room)
+        except UnavailableError as error:
+            self._retry_read(str(error))
+        except IteratorExpiredError as error:
+            self._iterator = None
+            self._retry_read(str(error))
+        except RecordsTrimmedError as error:
+            self._iterator, self._position = None, TRIM_HORIZON
+            self._retry_read(f"records expired before they were read; going on with the oldest: {error}")
+        except GoneError as error:
+            logger.warning("%s: the shard is gone, with what was not read of it: %s", self.shard_id, error)
+            with self._condition:
+                self._reading, self._vanished = False, True
+                self._queue.close()
+        else:
+            self._read_failures = 0
+            if page.records:
+                self._position = page.records[-1].sequence_number
+            self._iterator = page.iterator
+            self._change(partial(self._take, page, started))
+
+    def _take(self, page: Page, started: float) -> None:
+        now = time.time()
+        self._queue.feed(page.records, now)
+        if page.iterator is None:
+            self._reading = False
+            self._queue.close()
+        if page.at_tip:
+            self._tip_seen_at = started
+            self._read_at = now + self._tools.poll_seconds
+
+    def _retry_read(self, problem: str) -> None:
+        self._read_failures += 1
+        self._read_at = time.time() + self._tools.backoff.delay(self._read_failures)
+        logger.warning("%s %s: %s", self.mapping.function_name, self.shard_id, problem)
+
+    # ------------------------------------------------------- the deliveries
+
+    def _deliver(self, batch: Batch) -> None:
+        mapping, tools = self.mapping, self._tools
+        started = time.perf_counter()
+        outcome = tools.invoker.invoke(mapping, batch)
+        seconds = time.perf_counter() - started
+        decision = decide(batch, outcome, mapping.settings)
+        delivery = Delivery(mapping, self.shard_id, batch, outcome, decision, seconds)
+        _log_delivery(delivery)
+        tools.observer.on_delivery(delivery)
+        lost = delivery.succeeded and tools.redeliver(delivery)
+        if lost:
+            logger.info("%s %s: delivering it again, on purpose", mapping.function_name, self.shard_id)
+        self._change(partial(self._queue.settle, batch, CheckpointLost() if lost else outcome, time.time()))
+
+    def _discard(self, discard: Discard) -> None:
+        mapping = self.mapping
+        message = failure_message(mapping, self.shard_id, discard)
+        logger.error(
+            "%s %s: giving up %s (%s): %s",
+            mapping.function_name,
+            self.shard_id,
+            _count(discard.batch),
+            discard.condition,
+            f"kept in {message.destination}" if message else "there is no on-failure destination",
+        )
+        failures = 0
+        while message is not None:
+            try:
+                send(self._tools.clients, message)
+                break
+            except UnavailableError as error:
+                failures += 1
+                logger.warning("%s %s: %s", mapping.function_name, self.shard_id, error)
+                if not self._pause(self._tools.backoff.delay(failures)):
+                    # Stopped. It is not checkpointed, so the next run comes to the same end.
+                    self._change(partial(self._queue.postpone, discard))
+                    return
+        self._tools.observer.on_discard(mapping, self.shard_id, discard)
+        self._change(partial(self._queue.discarded, discard))
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Change the queue, and keep the checkpoint if it moved."""
+        with self._condition:
+            change()
+            checkpoint = self._queue.checkpoint
+            if checkpoint is not None and checkpoint != self._saved:
+                self._saved = checkpoint
+                self._tools.checkpoints.save(self.mapping.uuid, self.shard_id, checkpoint)
+                self._tools.observer.on_checkpoint(self.mapping, self.shard_id, checkpoint)
+            self._condition.notify_all()
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; ``False`` if the worker is to stop."""
+        with self._condition:
+            return not self._condition.wait_for(self._stops, seconds)
+
+
+def _count(batch: Batch) -> str:
+    return f"{len(batch.records):,} record{'s' if len(batch.records) != 1 else ''}"
+
+
+def _log_delivery(delivery: Delivery) -> None:
+    """One line that a person can read."""
+    decision, outcome = delivery.decision, delivery.outcome
+    if delivery.succeeded:
+        result = "done"
+    else:
+        problem = {
+            Answered: "partial failure",
+            FunctionFailed: f"function failed ({_brief(outcome)})",
+            NotInvoked: f"not invoked ({_brief(outcome)})",
+        }[type(outcome)]
+        next_steps = [f"{len(decision.done):,} done"] if decision.done else []
+        next_steps += [f"retrying {_count(batch)}" for batch in decision.retry]
+        next_steps += [f"giving up {_count(decision.discard)}"] if decision.discard else []
+        result = f"{problem}: {', '.join(next_steps)}"
+    logger.log(
+        logging.INFO if delivery.succeeded else logging.WARNING,
+        "%s %s: %s in %.0f ms: %s",
+        delivery.mapping.function_name,
+        delivery.shard_id,
+        _count(delivery.batch),
+        delivery.seconds * 1_000,
+        result,
+    )
+
+
+def _brief(outcome: Answered | FunctionFailed | NotInvoked) -> str:
+    match outcome:
+        case FunctionFailed(error={"errorType": kind, "errorMessage": message}):
+            return f"{kind}: {message}"[:200]
+        case FunctionFailed(error):
+            return str(error)[:200]
+        case NotInvoked(reason):
+            return reason[:200]
+        case Answered():
+            return ""
