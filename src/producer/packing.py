@@ -1,0 +1,250 @@
+"""Packs entries into PutRecords requests and sorts them by the answers."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from common.record import MAX_RECORD_BYTES, Record
+from producer.entry import Entry, Published, Unpublished
+from producer.pace import Shard, Stream, wait_after
+
+if TYPE_CHECKING:
+    from mypy_boto3_kinesis.type_defs import PutRecordsResultEntryTypeDef
+
+MAX_REQUEST_RECORDS = 500
+MAX_REQUEST_BYTES = 5 * 1024 * 1024
+"""What one PutRecords request takes, partition keys counted in.
+
+Source: docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html. Since October 2025 a request may
+have 10 MiB, and a stream may be set to take records of up to 10 MiB. We stay below, because the consumer's
+invocation takes no more than 6 MB.
+"""
+
+THROTTLED = "ProvisionedThroughputExceededException"
+
+_MAX_WAITING_RECORDS = 4_000
+_MAX_WAITING_BYTES = 16 * 1024 * 1024
+# How long a request that is not full waits for room on a busy shard: once cut into pieces they would stay so.
+_LINGER = 0.05
+_SHARD_ID = re.compile(r"shardId-\d+")
+
+
+@dataclass(slots=True)
+class Pending:
+    """An entry that is not on the stream yet."""
+
+    entry: Entry
+    size: int
+    slot: int
+    attempts: int = 0
+    reason: str = ""
+
+
+class Packing:
+    """One call of publish: the source, what waits for its shard, and the request that is being filled."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        source: Iterator[Record | Entry],
+        attempts: int,
+        random: Callable[[], float],
+    ) -> None:
+        self.result = Published()
+        self._stream = stream
+        self._source = source
+        self._attempts = attempts
+        self._random = random
+        self._waiting: dict[Shard, deque[Pending]] = {}
+        self._waiting_records = 0
+        self._waiting_bytes = 0
+        # What failed by itself, not for its shard's pace: (when to send it again, a number, the entry).
+        self._delayed: list[tuple[float, int, Pending]] = []
+        self._delays = 0
+        self._open()
+
+    def _open(self) -> None:
+        self._batch: list[Pending] = []
+        self._batch_bytes = 0
+        self._batch_shards: dict[Shard, tuple[int, int]] = {}
+        self._full = False
+        self._opened = 0.0
+
+    def fill(self, now: float) -> bool:
+        """Fill the request with what the shards take now: first what waits, then fresh records.
+
+        Returns whether anything is left to send.
+        """
+        if not self._batch:
+            self._opened = now
+        due = []
+        while self._delayed and self._delayed[0][0] <= now:
+            due.append(heappop(self._delayed)[2])
+            self._count(due[-1], -1)
+        for late in reversed(due):
+            self._first(late, self._stream.shard(late.slot))
+        for shard in sorted(self._waiting, key=lambda shard: len(self._waiting[shard]), reverse=True):
+            self._fill_from(shard, now)
+        while (
+            not self._full
+            and self._waiting_records < _MAX_WAITING_RECORDS
+            and self._waiting_bytes < _MAX_WAITING_BYTES
+            and (pending := self._next()) is not None
+        ):
+            shard = self._stream.shard(pending.slot)
+            # Behind those that wait already: a shard's records leave in their order.
+            if shard in self._waiting or not self._add(pending, shard, now):
+                self._wait(pending, shard)
+        return bool(self._batch or self._waiting or self._delayed)
+
+    def start(self, now: float) -> float:
+        """When to send the request: now, or when more of what waits will fit."""
+        if self._full:
+            return now
+        changes = [shard.next_change(now) for shard in self._waiting]
+        if self._delayed:
+            changes.append(self._delayed[0][0])
+        more = min(changes, default=now)
+        return more if not self._batch or more <= self._opened + _LINGER else now
+
+    def take(self) -> list[Pending]:
+        """Take the request out, to be sent, and open the next one."""
+        batch = self._batch
+        self._open()
+        for pending in batch:
+            self.result.resent += pending.attempts > 0
+            pending.attempts += 1
+        self.result.requests += 1
+        return batch
+
+    def lost(self, batch: list[Pending], reason: str) -> None:
+        """No answer, or none that helps: all of the request is to be sent again."""
+        again = [pending for pending in batch if not self._hopeless(pending, reason)]
+        for pending in reversed(again):
+            self._first(pending, self._stream.shard(pending.slot))
+
+    def answered(self, batch: list[Pending], answers: list[PutRecordsResultEntryTypeDef], now: float) -> None:
+        """Sort a request's entries by their answers, which are in the same order."""
+        took: dict[Shard, list[int]] = {}
+        throttled: list[tuple[Pending, Shard, str]] = []
+        for pending, answer in zip(batch, answers, strict=True):
+            code = answer.get("ErrorCode")
+            message = answer.get("ErrorMessage", "")
+            if code is None and answer.get("SequenceNumber"):
+                sums = took.setdefault(self._stream.learn(pending.slot, answer.get("ShardId")), [0, 0])
+                sums[0] += 1
+                sums[1] += pending.size
+            elif code == THROTTLED:
+                named = _SHARD_ID.search(message)
+                shard = self._stream.learn(pending.slot, named.group() if named else None)
+                throttled.append((pending, shard, f"{code}: {message}"))
+            elif not self._hopeless(pending, f"{code or 'no sequence number'}: {message}"):
+                self._delay(pending, now)
+        for shard, (records, size) in took.items():
+            shard.took(records, size, now)
+            self.result.published += records
+        busy = {shard for _, shard, _ in throttled}
+        for shard in busy:
+            shard.throttled(now)
+        for shard in took.keys() - busy:
+            shard.went_well(now)
+        # A busy shard is a matter of pace, and time will tell, as long as it takes anything at all.
+        again = [
+            (pending, shard)
+            for pending, shard, reason in throttled
+            if not self._hopeless(pending, reason, stuck=shard.refusals >= self._attempts)
+        ]
+        for pending, shard in reversed(again):
+            self._first(pending, shard)
+
+    def give_up(self, reason: str) -> None:
+        """Report everything that is left as failed."""
+        delayed = [pending for _, _, pending in sorted(self._delayed)]
+        for pending in chain(self._batch, *self._waiting.values(), delayed):
+            last = f" again, after {pending.reason}" if pending.reason else ""
+            self.result.failed.append(Unpublished(pending.entry.id, reason + last))
+        self._waiting.clear()
+        self._delayed.clear()
+        self._open()
+
+    def _next(self) -> Pending | None:
+        """The next record of the source that the stream can take; None at its end."""
+        while not self.result.exhausted:
+            record = next(self._source, None)
+            if record is None:
+                self.result.exhausted = True
+                break
+            self.result.taken += 1
+            entry = record if isinstance(record, Entry) else Entry.of(record)
+            size = len(entry.data) + len(entry.partition_key.encode())
+            if size > MAX_RECORD_BYTES:
+                reason = f"{size} bytes with its partition key; a record has {MAX_RECORD_BYTES} at most"
+            elif not 1 <= len(entry.partition_key) <= 256:
+                reason = f"a partition key of {len(entry.partition_key)} characters; it has 1 to 256"
+            else:
+                return Pending(entry, size, self._stream.slot(entry.partition_key))
+            self.result.rejected.append(Unpublished(entry.id, reason))
+        return None
+
+    def _fill_from(self, shard: Shard, now: float) -> None:
+        queue = self._waiting[shard]
+        while queue and not self._full:
+            pending = queue[0]
+            # What is known of the shards may have changed since it was queued.
+            current = self._stream.shard(pending.slot)
+            if current is shard and not self._add(pending, shard, now):
+                break
+            queue.popleft()
+            self._count(pending, -1)
+            if current is not shard:
+                self._wait(pending, current)
+        if not queue:
+            del self._waiting[shard]
+
+    def _add(self, pending: Pending, shard: Shard, now: float) -> bool:
+        """Put an entry into the request, if the request and the shard have room."""
+        size = self._batch_bytes + pending.size
+        if size > MAX_REQUEST_BYTES:
+            self._full = True
+            return False
+        records, shard_bytes = self._batch_shards.get(shard, (0, 0))
+        if not shard.allows(records + 1, shard_bytes + pending.size, now):
+            return False
+        self._batch.append(pending)
+        self._batch_bytes = size
+        self._batch_shards[shard] = (records + 1, shard_bytes + pending.size)
+        self._full = len(self._batch) == MAX_REQUEST_RECORDS
+        return True
+
+    def _wait(self, pending: Pending, shard: Shard) -> None:
+        self._waiting.setdefault(shard, deque()).append(pending)
+        self._count(pending, 1)
+
+    def _first(self, pending: Pending, shard: Shard) -> None:
+        """Let an entry wait before all others of its shard."""
+        self._waiting.setdefault(shard, deque()).appendleft(pending)
+        self._count(pending, 1)
+
+    def _count(self, pending: Pending, change: int) -> None:
+        self._waiting_records += change
+        self._waiting_bytes += change * pending.size
+
+    def _delay(self, pending: Pending, now: float) -> None:
+        self._count(pending, 1)
+        self._delays += 1
+        heappush(self._delayed, (now + wait_after(pending.attempts, self._random), self._delays, pending))
+
+    def _hopeless(self, pending: Pending, reason: str, *, stuck: bool = True) -> bool:
+        """Report an entry as failed, if it was sent often enough."""
+        pending.reason = reason
+        if not stuck or pending.attempts < self._attempts:
+            return False
+        times = "once" if pending.attempts == 1 else f"{pending.attempts} times"
+        self.result.failed.append(Unpublished(pending.entry.id, f"{reason} (sent {times})"))
+        return True

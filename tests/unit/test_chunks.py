@@ -1,0 +1,290 @@
+"""The SQS handler: what becomes of each message of a batch, and what is said about it."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import boto3
+import pytest
+from moto.core.models import DEFAULT_ACCOUNT_ID
+
+from common import clients
+from common.chunk_job import ChunkJob
+from common.observability import logger
+from common.record import Record, RejectedLine
+from producer import chunks
+from tests.unit.chunk_files import UPLOAD, job_of
+from tests.unit.uploads_aws import LEDGER, Aws, Context, moto_aws
+
+KEY = "some files/a+b ü.ndjson"
+DATA = b'{"n": 1}\nbad\n\n{"n": 2}\n'
+CACHES: list[Any] = [
+    clients.s3,
+    clients.kinesis,
+    clients.dynamodb,
+    chunks._settings,
+    chunks._idempotency,
+    chunks._publish_once,
+]
+
+
+@dataclass
+class World:
+    aws: Aws
+    kinesis: Any
+    log: io.StringIO
+    number: int = 0
+    logs: list[dict[str, Any]] = field(default_factory=list)
+
+    def put(self, data: bytes = DATA, **changes: Any) -> ChunkJob:
+        """Put the file and return the job of all of it."""
+        etag = self.aws.s3.put_object(Bucket=self.aws.bucket, Key=KEY, Body=data)["ETag"]
+        return job_of(data, bucket=self.aws.bucket, key=KEY, etag=etag, **changes)
+
+    def deliver(self, *jobs: ChunkJob | str, milliseconds: int = 60_000) -> list[int]:
+        """Have the handler called with these messages; the places of those that it gives back."""
+        records = []
+        for job in jobs:
+            self.number += 1
+            records.append(
+                {
+                    "messageId": f"message-{self.number}",
+                    "receiptHandle": "handle",
+                    "body": job if isinstance(job, str) else job.to_json(),
+                    "attributes": {"ApproximateReceiveCount": "1"},
+                    "messageAttributes": {},
+                    "eventSource": "aws:sqs",
+                    "eventSourceARN": f"arn:aws:sqs:us-east-1:{DEFAULT_ACCOUNT_ID}:chunks",
+                    "awsRegion": "us-east-1",
+                }
+            )
+        self.log.truncate(self.log.seek(0))
+        answer = chunks.handler({"Records": records}, Context([milliseconds]))  # type: ignore[arg-type]
+        self.logs = [json.loads(line) for line in self.log.getvalue().splitlines()]
+        back = [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+        return [place for place, record in enumerate(records) if record["messageId"] in back]
+
+    def said(self) -> list[tuple[str, str, str | None]]:
+        return [(log["level"], log["message"], log.get("job")) for log in self.logs]
+
+    def stream(self) -> list[bytes]:
+        shards = self.kinesis.list_shards(StreamName="records")["Shards"]
+        data: list[bytes] = []
+        for shard in shards:
+            iterator = self.kinesis.get_shard_iterator(
+                StreamName="records", ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            data += [record["Data"] for record in self.kinesis.get_records(ShardIterator=iterator)["Records"]]
+        return data
+
+    def claim(self, job: str) -> dict[str, Any] | None:
+        key = "chunks#" + sha256(json.dumps(job).encode()).hexdigest()
+        found: dict[str, Any] | None = self.aws.dynamodb.get_item(
+            TableName="idempotency", Key={"id": {"S": key}}
+        ).get("Item")
+        return found
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with moto_aws() as aws:
+        kinesis = boto3.client("kinesis")
+        kinesis.create_stream(StreamName="records", ShardCount=1)
+        aws.dynamodb.create_table(
+            TableName="idempotency",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        )
+        for name, value in {
+            "STREAM_NAME": "records",
+            "LEDGER_TABLE": LEDGER,
+            "IDEMPOTENCY_TABLE": "idempotency",
+            "POWERTOOLS_SERVICE_NAME": "chunks",
+            "POWERTOOLS_METRICS_NAMESPACE": "Oncestream",
+        }.items():
+            monkeypatch.setenv(name, value)
+        for cache in CACHES:
+            cache.cache_clear()
+        log = io.StringIO()
+        monkeypatch.setattr(logger.registered_handler, "stream", log)
+        yield World(aws, kinesis, log)
+    for cache in CACHES:
+        cache.cache_clear()
+
+
+def test_a_chunk_job_is_published_counted_and_remembered(world: World) -> None:
+    job = world.put()
+    assert world.deliver(job) == []
+    assert world.said() == [("INFO", "Chunk published", job.job)]
+    assert world.logs[0]["count"] == {"lines": 3, "published": 2, "rejected": 1}
+    messages = world.stream()
+    assert [Record.from_bytes(data).payload.root for data in messages if b"rejected" not in data] == [
+        {"n": 1},
+        {"n": 2},
+    ]
+    (bad,) = [RejectedLine.from_bytes(data) for data in messages if b"rejected" in data]
+    assert bad
+    assert (bad.rejected.raw, bad.upload.line) == (b"bad", 2)
+    count = world.aws.item(UPLOAD, "chunk#000000")
+    assert count
+    assert [
+        count[name]["N"] for name in ("lines", "published", "rejected", "file_lines", "start", "end")
+    ] == [
+        "3",
+        "2",
+        "1",
+        "4",
+        "0",
+        str(len(DATA)),
+    ]
+    claim = world.claim(job.job)
+    assert claim
+    assert claim["status"] == {"S": "COMPLETED"}
+
+
+def test_a_job_delivered_again_is_skipped(world: World) -> None:
+    job = world.put()
+    world.deliver(job)
+    published = world.stream()
+    assert world.deliver(job, job) == []
+    assert world.said() == [("INFO", "Duplicate skipped", job.job)] * 2
+    assert world.stream() == published
+
+
+def test_each_message_of_a_batch_is_answered_for_itself(world: World) -> None:
+    good = world.put()
+    changed = good.model_copy(update={"etag": '"another"', "chunk": 1, "job": f"{UPLOAD}:1"})
+    assert world.deliver("{}", good, changed) == [0, 2]
+    assert world.said() == [
+        ("ERROR", "Chunk failed, for good", None),
+        ("INFO", "Chunk published", good.job),
+        ("ERROR", "Chunk failed, for good", changed.job),
+    ]
+
+
+@pytest.mark.parametrize("body", ["", "no JSON", "[]", "{}", '{"job": "a:0"}'])
+def test_a_poison_job_goes_back_to_end_in_the_dead_letter_queue_and_the_log_says_why(
+    world: World, body: str
+) -> None:
+    assert world.deliver(body) == [0]
+    (log,) = world.logs
+    assert (log["level"], log["message"]) == ("ERROR", "Chunk failed, for good")
+    assert log["reason"].startswith("not a chunk job: ")
+    assert log["message_id"] == "message-1"
+
+
+@pytest.mark.parametrize("change", ["gone", "overwritten"])
+def test_an_object_that_is_not_what_was_planned_is_a_failure_in_the_ledger(world: World, change: str) -> None:
+    job = world.put()
+    if change == "gone":
+        world.aws.s3.delete_object(Bucket=world.aws.bucket, Key=KEY)
+    else:
+        world.put(b'{"n": 3}\n' + DATA)
+    assert world.deliver(job) == [0]
+    reason = "the object is gone" if change == "gone" else "the object has changed since it was planned"
+    item = world.aws.item(UPLOAD, "failure#000000")
+    assert item
+    assert item["failed"] == {"S": reason}
+    assert world.logs[0]["reason"] == reason
+    assert world.claim(job.job) is None
+    assert world.stream() == []
+
+
+def test_a_job_whose_object_is_restored_is_published_when_it_is_redriven(world: World) -> None:
+    job = world.put()
+    world.aws.s3.delete_object(Bucket=world.aws.bucket, Key=KEY)
+    world.deliver(job)
+    world.put()
+    assert world.deliver(job) == []
+    assert len(world.stream()) == 3
+    assert world.aws.item(UPLOAD, "chunk#000000")
+
+
+def test_a_job_that_another_invocation_is_at_goes_back(world: World) -> None:
+    job = world.put()
+    key = "chunks#" + sha256(json.dumps(job.job).encode()).hexdigest()
+    world.aws.dynamodb.put_item(
+        TableName="idempotency",
+        Item={
+            "id": {"S": key},
+            "status": {"S": "INPROGRESS"},
+            "expiration": {"N": "99999999999"},
+            "in_progress_expiration": {"N": "99999999999000"},
+        },
+    )
+    assert world.deliver(job) == [0]
+    assert world.said() == [
+        ("INFO", "Chunk is in progress in another invocation, its message goes back", job.job)
+    ]
+    assert world.stream() == []
+
+
+def test_a_claim_frees_itself_when_the_time_of_its_invocation_is_over(world: World) -> None:
+    job = world.put()
+    key = "chunks#" + sha256(json.dumps(job.job).encode()).hexdigest()
+    world.aws.dynamodb.put_item(
+        TableName="idempotency",
+        Item={
+            "id": {"S": key},
+            "status": {"S": "INPROGRESS"},
+            "expiration": {"N": "99999999999"},
+            "in_progress_expiration": {"N": "1000"},
+        },
+    )
+    assert world.deliver(job) == []
+
+
+def test_a_job_is_not_begun_when_too_little_time_is_left(world: World) -> None:
+    job = world.put()
+    assert world.deliver(job, milliseconds=5_000) == [0]
+    assert world.said() == [("WARNING", "Chunk not finished, its message goes back", job.job)]
+    assert world.logs[0]["reason"] == "no time is left to begin the chunk"
+    assert world.claim(job.job) is None
+
+
+def test_a_stream_that_cannot_be_written_leaves_the_job_to_redelivery(world: World) -> None:
+    job = world.put()
+    world.kinesis.delete_stream(StreamName="records")
+    assert world.deliver(job) == [0]
+    assert [said[:2] for said in world.said()] == [("WARNING", "Chunk not finished, its message goes back")]
+    assert world.claim(job.job) is None
+    assert world.aws.item(UPLOAD, "chunk#000000") is None
+    world.kinesis.create_stream(StreamName="records", ShardCount=1)
+    assert world.deliver(job) == []
+    assert len(world.stream()) == 3
+
+
+def test_an_idempotency_table_that_is_away_leaves_the_job_to_redelivery(world: World) -> None:
+    job = world.put()
+    world.aws.dynamodb.delete_table(TableName="idempotency")
+    assert world.deliver(job) == [0]
+    assert world.said() == [("WARNING", "Chunk not finished, its message goes back", job.job)]
+    assert world.stream() == []
+
+
+def test_a_defect_is_logged_with_its_traceback_and_the_message_goes_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = world.put()
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(chunks.ChunkWorker, "work", broken)
+    assert world.deliver(job) == [0]
+    (log,) = world.logs
+    assert (log["level"], log["exception_name"]) == ("ERROR", "ZeroDivisionError")
+    assert world.claim(job.job) is None
+
+
+def test_importing_the_handler_needs_neither_environment_nor_network() -> None:
+    program = "import socket; socket.socket.connect = None; import producer.chunks"
+    subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": "src"}, check=True)

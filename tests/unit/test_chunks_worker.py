@@ -1,0 +1,284 @@
+"""One chunk job from the object to the ledger: what is published, what is counted, and what becomes of faults."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, datetime
+from itertools import accumulate, pairwise
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.chunk_job import ChunkCount, ChunkFailure, ChunkJob
+from common.errors import PermanentError, TransientError
+from common.record import Record, RejectedLine
+from producer.chunk_worker import ChunkWorker
+from producer.publish import Publisher
+from tests.unit.chunk_files import ETAG, UPLOAD, FakeS3, client_error, job_of
+from uploads.csv_cuts import CsvCuts
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+
+
+class FakeKinesis:
+    """A stream of one shard that takes everything, or refuses everything."""
+
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+        self.refuses: set[bytes] = set()
+
+    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        assert StreamName == "records"
+        answers: list[dict[str, str]] = []
+        for record in Records:
+            if any(word in record["Data"] for word in self.refuses):
+                answers.append({"ErrorCode": "InternalFailure", "ErrorMessage": "refused"})
+            else:
+                self.data.append(record["Data"])
+                answers.append({"SequenceNumber": "1", "ShardId": "shardId-000000000000"})
+        return {"Records": answers}
+
+
+class FakeDynamoDB:
+    def __init__(self) -> None:
+        self.items: dict[tuple[str, str], Any] = {}
+        self.fault: Exception | None = None
+
+    def put_item(self, *, TableName: str, Item: dict[str, Any]) -> None:  # noqa: N803
+        assert TableName == "ledger"
+        if self.fault:
+            raise self.fault
+        self.items[Item["upload"]["S"], Item["item"]["S"]] = Item
+
+
+class World:
+    """A worker between an object, a stream and a ledger."""
+
+    def __init__(self, data: bytes, etag: str = ETAG) -> None:
+        self.s3 = FakeS3(data, etag)
+        self.kinesis = FakeKinesis()
+        self.ledger = FakeDynamoDB()
+        self.time = 0.0
+        publisher = Publisher(
+            self.kinesis,  # type: ignore[arg-type]
+            "records",
+            attempts=2,
+            clock=lambda: self.time,
+            sleep=self._sleep,
+            random=lambda: 0.0,
+        )
+        self.worker = ChunkWorker(
+            self.s3,  # type: ignore[arg-type]
+            publisher,
+            self.ledger,  # type: ignore[arg-type]
+            "ledger",
+            now=lambda: NOW,
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+    def work(self, job: ChunkJob, seconds: float = 60.0) -> ChunkCount:
+        return self.worker.work(job, lambda: seconds)
+
+    @property
+    def records(self) -> list[Record]:
+        return [Record.from_bytes(data) for data in self.kinesis.data if b'"rejected":' not in data]
+
+    @property
+    def rejected(self) -> list[RejectedLine]:
+        lines = [RejectedLine.from_bytes(data) for data in self.kinesis.data if b'"rejected":' in data]
+        return [line for line in lines if line]
+
+    @property
+    def failure(self) -> ChunkFailure | None:
+        item = self.ledger.items.get((UPLOAD, "failure#000000"))
+        return ChunkFailure.from_item(item) if item else None
+
+
+def lines_of(numbers: range) -> bytes:
+    return b"".join(b'{"n": %d}\n' % number for number in numbers)
+
+
+def test_a_chunk_is_published_and_then_counted_and_doing_it_twice_changes_neither_ids_nor_count() -> None:
+    data = b'{"n": 1}\n\nnonsense\n{"n": 2}'
+    world = World(data)
+    count = world.work(job_of(data))
+    assert count == ChunkCount(
+        chunk=0, start=0, end=len(data), lines=3, published=2, rejected=1, file_lines=4, published_at=NOW
+    )
+    items = dict(world.ledger.items)
+    assert items == {(UPLOAD, "chunk#000000"): count.to_item(UPLOAD)}
+    ids = [record.id for record in world.records]
+    assert world.work(job_of(data)) == count
+    assert world.ledger.items == items
+    assert [record.id for record in world.records] == ids * 2
+    assert len({line.id for line in world.rejected}) == 1
+
+
+@settings(max_examples=60)
+@given(
+    lines=st.lists(st.sampled_from([b'{"n":1}', b"bad", b"", b" ", b'{"n":"\\u00e9"}\r']), max_size=30),
+    last=st.sampled_from([b"", b"\n"]),
+    chunk_bytes=st.integers(1, 50),
+    gzipped=st.booleans(),
+)
+def test_the_chunks_of_an_ndjson_file_publish_each_line_once_with_its_true_number(
+    lines: list[bytes], last: bytes, chunk_bytes: int, gzipped: bool
+) -> None:
+    data = b"\n".join(lines) + last
+    stored = gzip.compress(data) if gzipped else data
+    starts = [0] if gzipped else list(range(0, len(data), chunk_bytes))
+    world = World(stored)
+    counts = [
+        world.work(job_of(stored, chunk=chunk, start=start, end=end, gzip=gzipped))
+        for chunk, (start, end) in enumerate(pairwise([*starts, len(stored)]))
+    ]
+    before = list(accumulate((count.file_lines for count in counts), initial=0))
+    arrived = {}
+    for message in [*world.records, *world.rejected]:
+        assert message.upload is not None
+        offset = int(message.id.removeprefix(f"{UPLOAD}:"))
+        assert offset not in arrived
+        arrived[offset] = before[message.upload.chunk] + message.upload.line
+    offsets = list(accumulate((len(line) + 1 for line in lines), initial=0))
+    wanted = {
+        offset: number
+        for number, (offset, line) in enumerate(zip(offsets, lines, strict=False), 1)
+        if line.strip()
+    }
+    assert arrived == wanted
+    assert sum(count.lines for count in counts) == len(wanted)
+    assert before[-1] == len(data.splitlines())
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_every_chunk_of_a_csv_file_reads_the_header_from_the_files_start(gzipped: bool) -> None:
+    text = b'n,"te""xt"\r\n' + b"".join(b'%d,"two\nlines"\r\n' % number for number in range(50)) + b"x\r\n"
+    data = gzip.compress(text) if gzipped else text
+    starts = [0] if gzipped else [0, *CsvCuts(200).feed(text)]
+    world = World(data)
+    counts = [
+        world.work(job_of(data, chunk=chunk, start=start, end=end, format="csv", gzip=gzipped))
+        for chunk, (start, end) in enumerate(pairwise([*starts, len(data)]))
+    ]
+    assert len(counts) == (1 if gzipped else 4)
+    assert [record.payload.root for record in world.records] == [
+        {"n": str(number), 'te"xt': "two\nlines"} for number in range(50)
+    ]
+    assert [line.rejected.reason for line in world.rejected] == ["1 fields, and the header has 2"]
+    assert sum(count.lines for count in counts) == 51
+    assert sum(count.file_lines for count in counts) == 102
+
+
+def test_a_csv_file_of_nothing_but_a_header_or_blank_lines_has_no_lines() -> None:
+    for data, file_lines in ((b"a,b", 1), (b"\n\r\n\n", 3)):
+        count = World(data).work(job_of(data, format="csv"))
+        assert (count.lines, count.file_lines) == (0, file_lines)
+
+
+@pytest.mark.parametrize(
+    ("cut", "reason"),
+    [(-20, "damaged gzip file: it ends early"), (None, "not a gzip file, or a damaged one: ")],
+)
+def test_a_damaged_gzip_file_fails_for_good_after_what_could_be_read(cut: int | None, reason: str) -> None:
+    packed = gzip.compress(lines_of(range(20_000)))
+    data = packed[:cut] if cut else packed + b"garbage"
+    world = World(data)
+    with pytest.raises(PermanentError, match=f"^{reason}"):
+        world.work(job_of(data, gzip=True))
+    numbers = [record.payload.root["n"] for record in world.records]
+    assert numbers == list(range(len(numbers)))
+    assert len(numbers) > 10_000
+    assert world.failure
+    assert world.failure.failed.startswith(reason)
+    assert world.failure.failed_at == NOW
+    assert (UPLOAD, "chunk#000000") not in world.ledger.items
+
+
+def test_a_csv_file_whose_header_is_none_fails_for_good_and_publishes_nothing() -> None:
+    data = b"a,b,a\n1,2,3\n"
+    world = World(data)
+    with pytest.raises(PermanentError, match="names 2 columns"):
+        world.work(job_of(data, format="csv"))
+    assert world.failure
+    assert world.failure.failed == "the CSV header names 2 columns 'a'"
+    assert world.kinesis.data == []
+
+
+def test_an_object_that_has_changed_fails_for_good_and_the_ledger_says_why() -> None:
+    data = lines_of(range(3))
+    world = World(data, etag='"another"')
+    with pytest.raises(PermanentError, match="the object has changed since it was planned"):
+        world.work(job_of(data))
+    assert world.failure
+    assert world.failure.failed == "the object has changed since it was planned"
+
+
+def test_a_failure_is_no_count_so_a_chunk_that_was_published_stays_published() -> None:
+    data = lines_of(range(3))
+    world = World(data)
+    world.work(job_of(data))
+    world.s3.faults = [client_error("NoSuchKey", 404)]
+    with pytest.raises(PermanentError):
+        world.work(job_of(data))
+    assert set(world.ledger.items) == {(UPLOAD, "chunk#000000"), (UPLOAD, "failure#000000")}
+
+
+def test_records_that_the_stream_did_not_take_leave_the_chunk_uncounted() -> None:
+    data = lines_of(range(3))
+    world = World(data)
+    world.kinesis.refuses = {b'"n":1}'}
+    with pytest.raises(TransientError, match="2 entries were published, not all of the chunk: InternalFail"):
+        world.work(job_of(data))
+    assert world.ledger.items == {}
+    world.kinesis.refuses = set()
+    assert world.work(job_of(data)).published == 3
+    assert {record.payload.root["n"] for record in world.records} == {0, 1, 2}
+
+
+def test_when_the_time_runs_out_the_chunk_is_left_to_the_next_delivery() -> None:
+    data = lines_of(range(3))
+    world = World(data)
+    with pytest.raises(TransientError, match="the time ran out"):
+        world.work(job_of(data), seconds=0.0)
+    assert (world.ledger.items, world.kinesis.data) == ({}, [])
+
+
+def test_what_s3_does_not_deliver_is_left_to_the_next_delivery() -> None:
+    data = lines_of(range(3))
+    world = World(data)
+    world.s3.faults = [client_error("SlowDown", 503)]
+    with pytest.raises(TransientError, match="SlowDown"):
+        world.work(job_of(data))
+    assert world.ledger.items == {}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [client_error("ProvisionedThroughputExceededException"), EndpointConnectionError(endpoint_url="x")],
+)
+def test_a_chunk_that_could_not_be_counted_is_done_again(fault: Exception) -> None:
+    data = lines_of(range(3))
+    world = World(data)
+    world.ledger.fault = fault
+    with pytest.raises(TransientError, match="the chunk could not be entered in the ledger"):
+        world.work(job_of(data))
+
+
+def test_a_record_on_the_stream_is_what_the_consumer_reads() -> None:
+    data = b'{"order": 17, "customer": "c"}\n'
+    world = World(data)
+    world.work(job_of(data, id_field="order", key_field="customer"))
+    assert [json.loads(data) for data in world.kinesis.data] == [
+        {
+            "id": "17",
+            "partition_key": "c",
+            "payload": {"order": 17, "customer": "c"},
+            "upload": {"id": UPLOAD, "chunk": 0, "line": 1},
+        }
+    ]
