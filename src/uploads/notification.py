@@ -1,0 +1,92 @@
+"""S3 event notifications, read into what they say. Pure.
+
+The structure: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote_plus
+
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectCreated:
+    """An object has been put into the bucket of the uploads."""
+
+    bucket: str
+    key: str
+    etag: str
+    """With quotation marks, as in a response of S3's API; in the notification it comes without."""
+    version_id: str | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A record that leads to nothing. Refused: nobody should have sent it; another attempt changes
+    nothing."""
+
+    reason: str
+    refused: bool
+    key: str | None = None
+
+
+class _Bucket(BaseModel):
+    name: Annotated[str, Field(min_length=1)]
+
+
+class _Object(BaseModel):
+    key: Annotated[str, Field(min_length=1)]
+    etag: Annotated[str, Field(min_length=1, alias="eTag")]
+    version_id: Annotated[str | None, Field(alias="versionId")] = None
+    size: NonNegativeInt = 0
+
+
+class _Entity(BaseModel):
+    bucket: _Bucket
+    object: _Object
+
+
+class _Source(BaseModel):
+    event_source: Annotated[Literal["aws:s3"], Field(alias="eventSource")]
+    event_name: Annotated[str, Field(alias="eventName")]
+
+
+class _Created(BaseModel):
+    s3: _Entity
+
+
+def read(event: Any, bucket: str) -> list[ObjectCreated | PassedOver]:
+    """What the event's records say about the objects of ``bucket``, in their order. Never raises."""
+    if isinstance(event, dict) and event.get("Event") == "s3:TestEvent":
+        return [PassedOver("S3 only tests whether it may notify", refused=False)]
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list) or not records:
+        return [PassedOver("not an S3 notification: no records", refused=True)]
+    return [_read(record, bucket) for record in records]
+
+
+def _read(record: Any, bucket: str) -> ObjectCreated | PassedOver:
+    try:
+        # The source first: a notification of another kind is told so, and not that it lacks an ETag.
+        source = _Source.model_validate(record)
+        if not source.event_name.startswith("ObjectCreated:"):
+            return PassedOver(f"event {source.event_name!r}, not ObjectCreated", refused=True)
+        entity = _Created.model_validate(record).s3
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, fault["loc"]))
+        return PassedOver(f"not an S3 notification: {where}: {fault['msg']}", refused=True)
+    try:
+        key = unquote_plus(entity.object.key, errors="strict")
+    except UnicodeDecodeError:
+        return PassedOver("the key is not UTF-8", refused=True, key=entity.object.key)
+    if entity.bucket.name != bucket:
+        return PassedOver(f"bucket {entity.bucket.name!r}, not {bucket!r}", refused=True, key=key)
+    if key.endswith("/") and entity.object.size == 0:
+        return PassedOver("a folder marker", refused=False, key=key)
+    etag = entity.object.etag.strip('"')
+    return ObjectCreated(bucket, key, f'"{etag}"', entity.object.version_id or None, entity.object.size)

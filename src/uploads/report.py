@@ -1,0 +1,157 @@
+"""What became of the uploads: invoked directly, by the command line (a laptop reaches no database in a
+VPC)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common import clients
+from common.errors import PermanentError
+from common.observability import logger, tracer
+from common.settings import ReportSettings
+from consumer.database import Database
+from uploads.account import Account, account, lines_before
+from uploads.ledger import Ledger
+from uploads.rows import RejectedRow, StoredRows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from uploads.ledger import Entry
+
+
+class Request(BaseModel):
+    """What is asked: exactly one of ``account``, ``uploads`` and ``rejected``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    account: Annotated[str, Field(min_length=1)] | None = None
+    """The id of an upload."""
+    uploads: Annotated[int, Field(ge=1, le=100)] | None = None
+    """How many of the uploads registered last."""
+    rejected: str | None = None
+    """The id of an upload, or null for every rejected record, whatever it is of."""
+    limit: Annotated[int, Field(ge=1, le=500)] = 20
+    """How many rejected records at most."""
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Self:
+        asked = self.model_fields_set & {"account", "uploads", "rejected"}
+        if len(asked) != 1 or (asked != {"rejected"} and getattr(self, *asked) is None):
+            raise ValueError("ask for one of account, uploads, rejected")
+        return self
+
+
+class Report:
+    """Answers from the ledger and Postgres."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        rows: StoredRows,
+        stuck_after: timedelta,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._ledger = ledger
+        self._rows = rows
+        self._stuck_after = stuck_after
+        self._now = now
+
+    def account(self, upload: str) -> Account | None:
+        """The account of an upload, or None if there is no such upload."""
+        entry = self._ledger.entry(upload)
+        return None if entry is None else self._account(entry)
+
+    def uploads(self, limit: int) -> list[Account]:
+        """The accounts of the uploads registered last, the newest first."""
+        found = (self.account(upload) for upload in self._ledger.latest(limit))
+        return [each for each in found if each is not None]
+
+    def rejected(self, upload: str | None, limit: int) -> list[dict[str, Any]] | None:
+        """Rejected records with their lines in the file, or None if there is no such upload."""
+        entries: dict[str, Entry | None] = {}
+        if upload is not None:
+            entries[upload] = self._ledger.entry(upload)
+            if entries[upload] is None:
+                return None
+        rows = self._rows.rejected(upload, limit)
+        for named in {row.upload for row in rows if row.upload is not None} - set(entries):
+            entries[named] = self._ledger.entry(named)
+        before = {named: lines_before(entry.counts) for named, entry in entries.items() if entry}
+        keys = {named: entry.upload.key for named, entry in entries.items() if entry}
+        return [_shown(row, keys, before) for row in rows]
+
+    def _account(self, entry: Entry) -> Account:
+        rows = self._rows.by_chunk(entry.upload.upload)
+        now = self._now()
+        known = account(entry, rows, now=now, stuck_after=self._stuck_after)
+        if known.state != "stuck":
+            return known
+        # Only now is it worth looking into every row of it: has Postgres taken one lately?
+        last_row = self._rows.last(entry.upload.upload)
+        return account(entry, rows, now=now, stuck_after=self._stuck_after, last_row=last_row)
+
+
+def _shown(row: RejectedRow, keys: dict[str, str], before: dict[str, dict[int, int]]) -> dict[str, Any]:
+    lines = before.get(row.upload, {}).get(row.chunk) if row.upload and row.chunk is not None else None
+    return {
+        "upload": row.upload,
+        "key": keys.get(row.upload) if row.upload else None,
+        # As an editor shows it. None until all chunks before are published.
+        "line": lines + row.line if lines is not None and row.line is not None else None,
+        "chunk": row.chunk,
+        "line_in_chunk": row.line,
+        "record_id": row.record_id,
+        "reason": row.reason,
+        "raw": row.raw.decode(errors="replace"),
+        "raw_bytes": row.raw_bytes,
+        "rejected_at": row.rejected_at.isoformat(),
+    }
+
+
+@cache
+def _report() -> Report:
+    settings = ReportSettings.from_environment()
+    return Report(
+        Ledger(clients.dynamodb(1), settings.ledger_table),
+        StoredRows(Database(settings)),
+        timedelta(seconds=settings.stuck_after_seconds),
+    )
+
+
+@tracer.capture_lambda_handler(capture_response=False)
+@logger.inject_lambda_context
+def handler(event: Any, _context: LambdaContext) -> dict[str, Any]:
+    """Answer one question.
+
+    - ``{"account": ID}`` → ``{"account": {...}}``: see :class:`~uploads.account.Account`; null: no such
+      upload.
+    - ``{"uploads": N}`` → ``{"uploads": [{...}, ...]}``: the same without ``chunks``, the newest first.
+    - ``{"rejected": ID, "limit": N}`` → ``{"rejected": [{...}, ...]}``: in the order of the file; null: no
+      such upload. With ``"rejected": null`` the last N rejected records of all.
+
+    Raises
+    ------
+    PermanentError
+        The question is none of these.
+    TransientError
+        Postgres does not answer.
+    """
+    try:
+        asked = Request.model_validate(event)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        raise PermanentError(": ".join([*map(str, fault["loc"]), fault["msg"]])) from error
+    report = _report()
+    if asked.account is not None:
+        found = report.account(asked.account)
+        return {"account": found.to_json() if found else None}
+    if asked.uploads is not None:
+        return {"uploads": [each.to_json(chunks=False) for each in report.uploads(asked.uploads)]}
+    return {"rejected": report.rejected(asked.rejected, asked.limit)}
