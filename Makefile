@@ -14,7 +14,7 @@ RECORDS ?= 20000
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
-.PHONY: help setup demo test lint format bench events pins clean
+.PHONY: help setup demo test test-large lint format bench events pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -51,6 +51,9 @@ events: setup ## record events/ anew from the running stack
 
 test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end
 	@.venv/bin/pytest -q --durations=10 $(TESTS)
+
+test-large: setup ## the account of a file of 200,000 lines, every chunk job delivered twice (minutes)
+	@ONCESTREAM_LINES=200000 .venv/bin/pytest -q tests/e2e/test_uploads.py
 
 lint: .venv/.ready .local/tools/sam/.ready ## style, types, and the template
 	@.venv/bin/ruff check

@@ -121,5 +121,5 @@ def deployed(server_directory: Path) -> Iterator[Stack]:
     from local.stack import Stack
 
     with Stack(server_directory / "stack", durable=False) as stack:
-        stack.deploy()
+        stack.deploy({"ChunkBytes": 2**20})  # so that a file of some megabytes has many chunks
         yield stack

@@ -96,8 +96,9 @@ class ChunksSettings(ProducerSettings, LedgerSettings):
     idempotency_table: str = Field(min_length=1)
     idempotency_expiry_seconds: PositiveInt = 14 * 24 * 3600
     """How long a chunk job that is done is remembered. Longer than the queue keeps it."""
-    reserve_milliseconds: NonNegativeInt = 10_000
-    """Publishing stops when less than this is left of the invocation's time, and the job is retried."""
+    reserve_milliseconds: NonNegativeInt = 15_000
+    """No request is begun when less than this is left of the invocation's time (one that hangs takes 12 seconds); how
+    far the chunk has come is kept, and the job is delivered again."""
 
 
 class ReportSettings(DatabaseSettings, LedgerSettings):

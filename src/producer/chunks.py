@@ -47,6 +47,7 @@ from common.observability import (
     tracer,
 )
 from common.settings import ChunksSettings
+from producer.chunk_ledger import ChunkLedger
 from producer.chunk_worker import ChunkWorker
 from producer.publish import Publisher
 
@@ -93,7 +94,7 @@ def _publish_once() -> Callable[..., dict[str, int]]:
     settings = _settings()
     dynamodb = clients.dynamodb(1)
     publisher = Publisher(clients.kinesis(), settings.stream_name, attempts=settings.publish_attempts)
-    worker = ChunkWorker(clients.s3(), publisher, dynamodb, settings.ledger_table)
+    worker = ChunkWorker(clients.s3(), publisher, ChunkLedger(dynamodb, settings.ledger_table))
 
     @idempotent_function(  # type: ignore[untyped-decorator]  # Powertools gives it no type
         data_keyword_argument="job",

@@ -33,16 +33,16 @@ _JSON_BLANKS = b" \t\r"
 class Rows:
     """Turns the lines of one chunk into entries for the publisher, and counts them."""
 
-    def __init__(self, job: ChunkJob) -> None:
+    def __init__(self, job: ChunkJob, *, published: int = 0, rejected: int = 0) -> None:
         self._upload = job.upload
         self._chunk = job.chunk
         self._id_field = job.id_field
         self._key_field = job.key_field
         self._names_fields = bool(job.id_field or job.key_field)
-        self.published = 0
-        """Records made so far."""
-        self.rejected = 0
-        """Rejected lines made so far."""
+        self.published = published
+        """Records made so far, with those of earlier deliveries."""
+        self.rejected = rejected
+        """Rejected lines made so far, with those of earlier deliveries."""
 
     def ndjson(self, lines: Iterable[FileLine]) -> Iterator[Entry]:
         """One entry for each line that is not blank."""

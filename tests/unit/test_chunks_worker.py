@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import accumulate, pairwise
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from common.chunk_job import ChunkCount, ChunkFailure, ChunkJob
 from common.errors import PermanentError, TransientError
 from common.record import Record, RejectedLine
+from producer.chunk_ledger import ChunkLedger
 from producer.chunk_worker import ChunkWorker
 from producer.publish import Publisher
 from tests.unit.chunk_files import ETAG, UPLOAD, FakeS3, client_error, job_of
@@ -30,9 +32,11 @@ class FakeKinesis:
     def __init__(self) -> None:
         self.data: list[bytes] = []
         self.refuses: set[bytes] = set()
+        self.on_put: Callable[[], None] = lambda: None
 
     def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         assert StreamName == "records"
+        self.on_put()
         answers: list[dict[str, str]] = []
         for record in Records:
             if any(word in record["Data"] for word in self.refuses):
@@ -47,6 +51,15 @@ class FakeDynamoDB:
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], Any] = {}
         self.fault: Exception | None = None
+        self.read_fault: Exception | None = None
+
+    def get_item(self, *, TableName: str, Key: dict[str, Any], ConsistentRead: bool) -> dict[str, Any]:  # noqa: N803
+        assert TableName == "ledger"
+        assert ConsistentRead
+        if self.read_fault:
+            raise self.read_fault
+        item = self.items.get((Key["upload"]["S"], Key["item"]["S"]))
+        return {"Item": item} if item else {}
 
     def put_item(self, *, TableName: str, Item: dict[str, Any]) -> None:  # noqa: N803
         assert TableName == "ledger"
@@ -74,8 +87,7 @@ class World:
         self.worker = ChunkWorker(
             self.s3,  # type: ignore[arg-type]
             publisher,
-            self.ledger,  # type: ignore[arg-type]
-            "ledger",
+            ChunkLedger(self.ledger, "ledger"),  # type: ignore[arg-type]
             now=lambda: NOW,
         )
 
@@ -233,7 +245,7 @@ def test_records_that_the_stream_did_not_take_leave_the_chunk_uncounted() -> Non
     data = lines_of(range(3))
     world = World(data)
     world.kinesis.refuses = {b'"n":1}'}
-    with pytest.raises(TransientError, match="2 entries were published, not all of the chunk: InternalFail"):
+    with pytest.raises(TransientError, match="the chunk was not published whole: InternalFailure: refused"):
         world.work(job_of(data))
     assert world.ledger.items == {}
     world.kinesis.refuses = set()
@@ -247,6 +259,60 @@ def test_when_the_time_runs_out_the_chunk_is_left_to_the_next_delivery() -> None
     with pytest.raises(TransientError, match="the time ran out"):
         world.work(job_of(data), seconds=0.0)
     assert (world.ledger.items, world.kinesis.data) == ({}, [])
+
+
+def interrupted(
+    world: World, job: ChunkJob, *, a_request: float, an_invocation: float
+) -> tuple[ChunkCount, int]:
+    """Deliver a job whose requests take so long, to invocations of so many seconds, until it is done."""
+
+    def request() -> None:
+        world.time += a_request
+
+    world.kinesis.on_put = request
+    for delivery in range(1, 100):
+        ends = world.time + an_invocation
+        try:
+            return world.worker.work(job, lambda ends=ends: ends - world.time), delivery  # type: ignore[misc]
+        except TransientError as error:
+            assert "the time ran out" in str(error)  # noqa: PT017 (each delivery but the last)
+    raise AssertionError("it never gets done")
+
+
+CSV = b'n,"te""xt"\r\n' + b"".join(b'%d,"two\nlines"\r\n' % number for number in range(6_000)) + b"x\r\n\r\n"
+NDJSON = b"{}\n\n" + b"\n".join(b'{"n": %d}' % number for number in range(6_000)) + b"\nbad"
+
+
+@pytest.mark.parametrize(
+    ("data", "changes"),
+    [
+        (NDJSON, {}),
+        (NDJSON, {"start": 100}),
+        (NDJSON, {"end": len(NDJSON) - 20_000}),
+        (gzip.compress(NDJSON), {"gzip": True}),
+        (CSV, {"format": "csv"}),
+        (gzip.compress(CSV), {"format": "csv", "gzip": True}),
+    ],
+)
+def test_a_chunk_that_takes_longer_than_an_invocation_goes_on_where_it_was(
+    data: bytes, changes: dict[str, Any]
+) -> None:
+    job = job_of(data, **changes)
+    at_once, world = World(data), World(data)
+    count, deliveries = interrupted(world, job, a_request=10.0, an_invocation=50.0)
+    assert deliveries > 1
+    assert count == at_once.work(job)
+    assert set(world.kinesis.data) == set(at_once.kinesis.data)
+    # What is sent twice is what was on its way when the time ran out.
+    assert len(world.kinesis.data) < 1.8 * len(at_once.kinesis.data)
+
+
+def test_a_chunk_in_many_parts_is_not_published_twice() -> None:
+    world = World(NDJSON)
+    count, deliveries = interrupted(world, job_of(NDJSON), a_request=10.0, an_invocation=10_000.0)
+    assert deliveries == 1
+    assert count.lines == len(world.kinesis.data) == len(set(world.kinesis.data))
+    assert set(world.ledger.items) == {(UPLOAD, "chunk#000000")}
 
 
 def test_what_s3_does_not_deliver_is_left_to_the_next_delivery() -> None:
@@ -266,8 +332,17 @@ def test_a_chunk_that_could_not_be_counted_is_done_again(fault: Exception) -> No
     data = lines_of(range(3))
     world = World(data)
     world.ledger.fault = fault
-    with pytest.raises(TransientError, match="the chunk could not be entered in the ledger"):
+    with pytest.raises(TransientError, match="the ledger cannot be written"):
         world.work(job_of(data))
+
+
+def test_a_ledger_that_cannot_be_read_leaves_the_chunk_to_the_next_delivery() -> None:
+    data = lines_of(range(3))
+    world = World(data)
+    world.ledger.read_fault = client_error("InternalServerError", 500)
+    with pytest.raises(TransientError, match="the ledger cannot be read"):
+        world.work(job_of(data))
+    assert world.kinesis.data == []
 
 
 def test_a_record_on_the_stream_is_what_the_consumer_reads() -> None:

@@ -1,0 +1,204 @@
+"""``once``: load files, follow them until every line is accounted for, look at what was rejected."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import demo, show, target, uploading
+from cli.errors import UserError
+from cli.reports import Account, Reports
+from common.errors import PermanentError
+from local import background
+from local.errors import StackError
+from uploads.upload import format_of
+
+app = typer.Typer(
+    help="Oncestream: files become rows in Postgres, each record exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Stack = Annotated[
+    str | None,
+    typer.Option("--stack", metavar="NAME", help="A deployed stack.", show_default="the one on this machine"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+UploadId = Annotated[str | None, typer.Argument(metavar="[UPLOAD]", help="The id of an upload.")]
+
+
+@app.command()
+def up(
+    ministack_port: Annotated[
+        int | None, typer.Option(help="Port of the emulator.", show_default="a free one")
+    ] = None,
+    postgres_port: Annotated[
+        int | None, typer.Option(help="Port of Postgres.", show_default="a free one")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start the stack on this machine, in the background. When it runs already, nothing happens."""
+    found = background.running()
+    state = found or background.start(
+        progress=show.steps(), ministack_port=ministack_port, postgres_port=postgres_port
+    )
+    database = state.database
+    url = f"postgresql://{database['database_user']}@{database['database_host']}:{database['database_port']}/{database['database_name']}"
+    if as_json:
+        show.as_json(
+            {"endpoint": state.endpoint, "postgres": url, "api": state.api_url, "outputs": state.outputs}
+        )
+        return
+    show.out.print("The stack is up." if found is None else "The stack is up already.")
+    show.out.print(
+        f"  AWS       {state.endpoint}\n  Postgres  {url}\n  API       {state.api_url}", soft_wrap=True
+    )
+
+
+@app.command()
+def down() -> None:
+    """End the stack on this machine. Its data is gone with the next `once up`."""
+    show.out.print("The stack is down." if background.stop() else "No stack runs on this machine.")
+
+
+@app.command()
+def load(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", exists=True, dir_okay=False, readable=True, help="NDJSON or CSV, also gzipped."
+        ),
+    ],
+    watch: Annotated[
+        bool, typer.Option("--watch/--no-watch", help="Wait until every line is accounted for.")
+    ] = True,
+    id_field: Annotated[
+        str | None,
+        typer.Option(
+            help="The field that is a record's id.", show_default="an id derived from the line's place"
+        ),
+    ] = None,
+    key_field: Annotated[
+        str | None, typer.Option(help="The field that is the partition key.", show_default="the record's id")
+    ] = None,
+    prefix: Annotated[str, typer.Option(help="Put before the file's name to make the object's key.")] = "",
+    timeout: Annotated[float | None, typer.Option(min=0, help="Wait so many seconds at most.")] = None,
+    stack: Stack = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload files and follow them until their accounts close: every line a row, a rejection or a repetition."""
+    for path in files:
+        try:
+            format_of(prefix + path.name)
+        except PermanentError as error:
+            raise typer.BadParameter(f"{path}: {error}", param_hint="FILE") from error
+    where = target.find(stack)
+    reports = Reports(where)
+    loaded = []
+    with show.progress() as display:
+        for path in files:
+            begin = time.monotonic()
+            task = display.add_task(f"{path.name}: uploading", total=path.stat().st_size or None)
+            upload = uploading.put(
+                where, path, key=prefix + path.name, id_field=id_field, key_field=key_field,
+                sent=partial(display.advance, task),
+            )  # fmt: skip
+
+            def seen(account: Account, task: object = task, name: str = path.name) -> None:
+                settled = account["inserted"] + account["rejected"] + account["repeated"]
+                display.update(
+                    task,  # type: ignore[arg-type]
+                    description=f"{name}: {account['state']}",
+                    completed=settled,
+                    total=max(account["lines"], settled) or None,
+                )
+
+            # One after the other: the stream is shared, loading several at once would make none of them faster.
+            account = (
+                uploading.follow(reports, upload, seen, seconds=timeout) if watch else reports.account(upload)
+            )
+            loaded.append(uploading.Loaded(str(path), upload, account, time.monotonic() - begin))
+    if as_json:
+        objects = [each.to_json() for each in loaded]
+        show.as_json(objects[0] if len(objects) == 1 else objects)
+    else:
+        _tell(loaded, reports, watched=watch)
+    if watch and not all(each.closed for each in loaded):
+        raise typer.Exit(1)
+
+
+def _tell(loaded: list[uploading.Loaded], reports: Reports, *, watched: bool) -> None:
+    for each in loaded:
+        if each.account is None or not watched:
+            show.out.print(
+                f"{each.path} is upload {each.upload}: `once status {each.upload}` follows it.",
+                soft_wrap=True,
+            )
+            continue
+        show.account(each.account)
+        if each.account["rejected"]:
+            show.out.print(
+                f"\nThe first of {each.account['rejected']:,} rejected lines (`once rejected {each.upload}`):"
+            )
+            show.rejections(reports.rejected(each.upload, 5) or [])
+
+
+@app.command()
+def status(upload: UploadId = None, stack: Stack = None, as_json: AsJson = False) -> None:
+    """Show the account of an upload (exit status 0 only when it is closed), or of the latest ones."""
+    reports = Reports(target.find(stack))
+    if upload is None:
+        latest = reports.uploads(20)
+        if as_json:
+            show.as_json(latest)
+        elif latest:
+            show.accounts(latest)
+        else:
+            show.out.print("No uploads yet. Load a file: `once load FILE`.")
+        return
+    account = reports.account(upload)
+    if account is None:
+        raise UserError(f"There is no upload {upload}. `once status` lists the latest ones.")
+    if as_json:
+        show.as_json(account)
+    else:
+        show.account(account)
+    if account["state"] != "done":
+        raise typer.Exit(1)
+
+
+@app.command()
+def rejected(
+    upload: UploadId = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
+    stack: Stack = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show rejected records: the line in the file, the reason, the raw text."""
+    rows = Reports(target.find(stack)).rejected(upload, limit)
+    if rows is None:
+        raise UserError(f"There is no upload {upload}. `once status` lists the latest ones.")
+    if as_json:
+        show.as_json(rows)
+    elif rows:
+        show.rejections(rows)
+    else:
+        show.out.print("No rejected records.")
+
+
+app.command("demo")(demo.run)
+
+
+def main() -> None:
+    """Run the command line; what a user can cause ends in a sentence and exit status 1."""
+    try:
+        app()
+    except (UserError, StackError) as error:
+        show.error(str(error))
+        raise SystemExit(1) from None

@@ -1,0 +1,195 @@
+"""The stack in the background: what ``once up`` and ``once down`` stand on.
+
+A supervisor process holds the stack and polls its streams until it is told to end (SIGTERM). As everywhere
+here, the servers end with the process that holds them, so there is one process to end. What others need to
+know is in ``state.json``; the lock on the directory says whether it is true.
+
+``python -m local.background DIRECTORY OPTIONS`` (JSON) is the supervisor. On standard output it reports one
+JSON object a line: ``{"step", "seconds"}`` for each step, at the end ``{"ready": true}`` or ``{"error"}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from local.errors import StackError
+from local.event_source_mapping import Clients, StreamPoller
+from local.machine import REPOSITORY, failure, user_environment
+from local.ministack import CREDENTIALS, REGION, client
+from local.stack import DIRECTORY, STATE, Progress, Stack, lock
+
+STOP_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A stack that runs in the background: its supervisor, where its parts are, what was deployed."""
+
+    pid: int
+    endpoint: str
+    database: dict[str, Any]
+    """The fields of :class:`common.settings.DatabaseSettings`."""
+    outputs: dict[str, str]
+    api_url: str
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of ``service`` in this stack."""
+        return client(self.endpoint, service)
+
+
+def dump(state: State) -> str:
+    """The text of ``state.json``."""
+    return json.dumps(asdict(state), indent=2)
+
+
+def running(directory: Path = DIRECTORY) -> State | None:
+    """The stack that runs in the background in ``directory``; None if there is none."""
+    try:
+        state = State(**json.loads((directory / STATE).read_text()))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return None
+    try:
+        lock(directory).close()
+    except StackError:
+        return state  # somebody holds the directory, and state.json says who
+    return None
+
+
+def start(
+    directory: Path = DIRECTORY,
+    *,
+    progress: Progress = lambda step, seconds: None,
+    **options: Any,
+) -> State:
+    """Start the stack in the background and deploy it. When it runs already, nothing happens.
+
+    Parameters
+    ----------
+    directory, progress, options
+        As for :class:`local.stack.Stack`.
+
+    Raises
+    ------
+    StackError
+        It could not be started; nothing is left running.
+    """
+    found = running(directory)
+    if found is not None:
+        return found
+    directory.mkdir(parents=True, exist_ok=True)
+    log = directory / "stack.log"
+    with log.open("wb") as output:
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "local.background", str(directory), json.dumps(options)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            cwd=REPOSITORY,
+            env=user_environment(PYTHONPATH=f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'src'}"),
+            start_new_session=True,
+        )
+    try:
+        _follow(supervisor, progress, log)
+    except BaseException:  # Ctrl-C as well: what is half started ends
+        supervisor.terminate()
+        supervisor.wait()
+        raise
+    state = running(directory)
+    if state is None:
+        raise failure("The stack ended right after its start.", log)
+    return state
+
+
+def stop(directory: Path = DIRECTORY) -> bool:
+    """End the stack that runs in the background. False if none does.
+
+    Raises
+    ------
+    StackError
+        It does not end.
+    """
+    state = running(directory)
+    if state is None:
+        return False
+    try:
+        supervisor = psutil.Process(state.pid)
+        supervisor.terminate()
+        supervisor.wait(STOP_SECONDS)
+    except psutil.NoSuchProcess:
+        pass
+    except psutil.TimeoutExpired as error:
+        raise StackError(f"The stack in {directory} (process {state.pid}) does not end: kill it.") from error
+    return True
+
+
+def _follow(supervisor: subprocess.Popen[bytes], progress: Progress, log: Path) -> None:
+    assert supervisor.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
+    with supervisor.stdout as lines:
+        for line in lines:
+            report: dict[str, Any] = json.loads(line)
+            if "error" in report:
+                supervisor.wait()
+                raise StackError(report["error"])
+            if "ready" in report:
+                return
+            progress(report["step"], report["seconds"])
+    raise failure("The stack ended while it was starting.", log)
+
+
+def _supervise(directory: Path, options: Mapping[str, Any]) -> None:
+    def report(**what: Any) -> None:
+        print(json.dumps(what), flush=True)
+
+    def end(*_: object) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    file = directory / STATE
+    never = threading.Event()
+    try:
+        with Stack(
+            directory, progress=lambda step, seconds: report(step=step, seconds=seconds), **options
+        ) as stack:
+            stack.deploy()
+            state = State(
+                os.getpid(),
+                stack.ministack.endpoint,
+                stack.database.model_dump(mode="json"),
+                stack.outputs,
+                stack.api_url,
+            )
+            clients = Clients(
+                stack.ministack.endpoint,
+                region=REGION,
+                credentials=(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
+            )
+            with StreamPoller(clients):
+                new = file.with_suffix(".new")
+                new.write_text(dump(state))
+                new.rename(file)
+                report(ready=True)
+                # From here on nobody reads our output: the one who started us may go.
+                os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+                while stack.is_running:
+                    never.wait(1)
+                print(f"A server of the stack ended by itself: see the logs in {directory}.")
+    except StackError as error:
+        report(error=str(error))
+        raise SystemExit(1) from error
+    finally:
+        file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    _supervise(Path(sys.argv[1]), json.loads(sys.argv[2]))

@@ -1,0 +1,149 @@
+"""From one record of a Kinesis event to a record of ours, or to the reason why it is none. Pure."""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from pydantic import ValidationError
+
+from common.errors import PermanentError
+from common.record import Line, Record, RejectedLine
+
+REASON_LENGTH = 2_000
+RECORD_ID_LENGTH = 256
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A record off the stream: what it says, its exact bytes, and where and when it was on the stream."""
+
+    record: Record
+    raw: bytes
+    shard_id: str
+    sequence_number: str
+    arrived_at: float
+    """Seconds since the epoch, as Kinesis took it."""
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it is a line of a file whose data carries its own id.
+
+        Another line may then carry the same id. An id derived from the place in the file begins with the
+        upload's and is the line's alone.
+        """
+        upload = self.record.upload
+        return upload is not None and not self.record.id.startswith(f"{upload.id}:")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """What cannot be a row of ``records``: the reason, the exact bytes, and what is known of its origin."""
+
+    id: str
+    reason: str
+    raw: bytes
+    shard_id: str
+    sequence_number: str
+    arrived_at: float
+    record_id: str | None = None
+    upload: Line | None = None
+
+
+def decode(record: dict[str, Any]) -> Arrived | Rejection:
+    """Decode and check one entry of ``event["Records"]``.
+
+    The fields of the entry are documented at docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html.
+    ``eventID`` is ``<shard id>:<sequence number>``.
+
+    Raises
+    ------
+    KeyError
+        It is not an entry of a Kinesis event.
+    """
+    kinesis = record["kinesis"]
+    shard_id = record["eventID"].partition(":")[0]
+    sequence_number = kinesis["sequenceNumber"]
+    arrived_at = float(kinesis["approximateArrivalTimestamp"])
+    try:
+        raw = binascii.a2b_base64(kinesis["data"])
+    except ValueError as error:
+        raw = kinesis["data"].encode(errors="backslashreplace")
+        return Rejection(_digest(raw), f"not base64: {error}", raw, shard_id, sequence_number, arrived_at)
+    try:
+        return Arrived(Record.from_bytes(raw), raw, shard_id, sequence_number, arrived_at)
+    except PermanentError as error:
+        reason = str(error)
+    line = RejectedLine.from_bytes(raw)
+    if line:
+        return Rejection(
+            id=line.id,
+            reason=storable(line.rejected.reason, REASON_LENGTH),
+            raw=line.rejected.raw,
+            shard_id=shard_id,
+            sequence_number=sequence_number,
+            arrived_at=arrived_at,
+            upload=line.upload,
+        )
+    record_id, upload = _origin(raw)
+    return Rejection(
+        id=_digest(raw),
+        reason=storable(reason, REASON_LENGTH),
+        raw=raw,
+        shard_id=shard_id,
+        sequence_number=sequence_number,
+        arrived_at=arrived_at,
+        record_id=record_id,
+        upload=upload,
+    )
+
+
+def reject(arrived: Arrived, reason: str) -> Rejection:
+    """The rejection of a record that is well formed and that Postgres refuses."""
+    return Rejection(
+        id=_digest(arrived.raw),
+        reason=storable(reason, REASON_LENGTH),
+        raw=arrived.raw,
+        shard_id=arrived.shard_id,
+        sequence_number=arrived.sequence_number,
+        arrived_at=arrived.arrived_at,
+        record_id=arrived.record.id,
+        upload=arrived.record.upload,
+    )
+
+
+def storable(text: str, length: int) -> str:
+    """``text`` as one line that Postgres can store; what cannot be stored is shown as an escape.
+
+    Reasons quote the record, and a record may say anything.
+    """
+    encodable = text[:length].encode(errors="backslashreplace").decode()
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", encodable)[:length]
+
+
+def _digest(raw: bytes) -> str:
+    # A bad record has no id, or none to be trusted: its bytes are what it is. Delivered again, or sent twice
+    # by a producer's retry, the same bytes are the same bad record.
+    return sha256(raw).hexdigest()
+
+
+def _origin(raw: bytes) -> tuple[str | None, Line | None]:
+    """Id and upload of a broken record, as far as they can be read."""
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None, None
+    if not isinstance(value, dict):
+        return None, None
+    record_id = value.get("id")
+    try:
+        upload = Line.model_validate(value.get("upload"))
+    except ValidationError:
+        upload = None
+    return storable(record_id, RECORD_ID_LENGTH) if isinstance(record_id, str) else None, upload

@@ -1,0 +1,81 @@
+"""The consumer function: takes a batch off the stream and answers with what it could not settle."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+# First, before anything imports pydantic: once that is there, Powertools' batch module loads the models of
+# its parser as well. Nothing here uses them, and they take 80 ms.
+from aws_lambda_powertools.utilities.batch import process_partial_response
+from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
+
+from common import clients
+from common.errors import PermanentError
+from common.idempotency import BulkIdempotency
+from common.observability import logger, metrics, tracer
+from common.settings import ConsumerSettings
+from consumer.database import Database
+from consumer.decode import decode
+from consumer.processor import BulkProcessor
+from consumer.report import report
+from consumer.sink import PostgresSink
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+KEY_PREFIX = "records"
+"""Comes before each key in the idempotency table, which other functions use as well."""
+
+
+@logger.inject_lambda_context
+@tracer.capture_lambda_handler(capture_response=False)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+    """Settle a batch of a Kinesis stream. The answer names the records that Lambda has to deliver again.
+
+    Raises
+    ------
+    PermanentError
+        The event is not one of a Kinesis stream.
+    pydantic.ValidationError
+        The function's environment is wrong; the message names the variable.
+    """
+    _require_kinesis(event)
+    processor = _processor()
+    answer = process_partial_response(event, decode, processor, context)
+    report(processor.results)
+    return answer
+
+
+def _require_kinesis(event: dict[str, Any]) -> None:
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list) or not records:
+        raise PermanentError('not an event of a Kinesis stream: it has no list "Records"')
+    for record in records:
+        source = record.get("eventSource") if isinstance(record, dict) else None
+        if source != "aws:kinesis":
+            raise PermanentError(f"not an event of a Kinesis stream: a record's eventSource is {source!r}")
+
+
+@cache
+def _processor() -> BulkProcessor:
+    """Made at the first invocation and kept: with it, the connections to DynamoDB and Postgres."""
+    settings = ConsumerSettings.from_environment()
+    idempotency = BulkIdempotency(
+        settings.idempotency_table,
+        config=IdempotencyConfig(
+            expires_after_seconds=settings.idempotency_expiry_seconds, hash_function="sha256"
+        ),
+        key_prefix=KEY_PREFIX,
+        boto3_client=clients.dynamodb(settings.idempotency_threads),
+        threads=settings.idempotency_threads,
+        # Completing and releasing may both fall into the reserve.
+        patience_seconds=max(1.0, settings.reserve_milliseconds / 2_000),
+    )
+    return BulkProcessor(
+        idempotency,
+        PostgresSink(Database(settings)),
+        reserve_milliseconds=settings.reserve_milliseconds,
+    )

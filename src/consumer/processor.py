@@ -1,0 +1,318 @@
+"""Powertools' batch processor, for a batch as a whole.
+
+``BatchProcessor`` calls a handler for each record, one after the other. :class:`BulkProcessor` calls it to
+decode each record and then does the rest for all of them at once:
+
+1. decode; what cannot be decoded is a rejection
+2. collapse equal ids
+3. claim; what is completed is a duplicate, what is in progress elsewhere or throttled fails this time
+4. store in one transaction
+5. complete
+6. answer with what failed; Lambda retries everything from the lowest sequence number of these on
+
+For any record the order is claim, commit, complete. A crash between two of them loses nothing and doubles
+nothing: before the commit there is no row, and the claim runs out; after it the row's key makes a duplicate
+of the retry.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import batched
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
+
+from common.errors import TransientError
+from consumer.database import STATEMENT_SECONDS
+from consumer.decode import Arrived, Rejection
+from consumer.sink import Stored
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from common.idempotency import Claims
+
+SLICE_RECORDS = 1_000
+"""Records that are claimed, stored and completed together."""
+LONGEST_MILLISECONDS = 900_000
+"""What is left of the time where nobody says so: the longest that an invocation can have."""
+
+
+class Idempotency(Protocol):
+    """What the processor needs of :class:`common.idempotency.BulkIdempotency`, which documents it."""
+
+    def claim(self, keys: Sequence[str], remaining_time_in_millis: int) -> Claims: ...
+    def complete(self, keys: Iterable[str]) -> frozenset[str]: ...
+    def release(self, keys: Iterable[str]) -> frozenset[str]: ...
+
+
+class Sink(Protocol):
+    """What the processor needs of :class:`consumer.sink.PostgresSink`, which documents it."""
+
+    def store(
+        self,
+        arrived: Sequence[Arrived],
+        rejections: Sequence[Rejection],
+        duplicates: Sequence[Arrived],
+        *,
+        seconds: float,
+    ) -> Stored: ...
+
+
+class Outcome(StrEnum):
+    """What became of a stream record. Each has one outcome, so the counts add up to the batch."""
+
+    INSERTED = "inserted"
+    """It is a row of records, as of now."""
+    DUPLICATE = "duplicate"
+    """It was settled before, by an earlier delivery or by an equal one of the same batch."""
+    REJECTED = "rejected"
+    """It is a row of rejected_records, as of now."""
+    RETRIED = "retried"
+    """It is not settled. Lambda delivers it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A stream record and its outcome; ``error`` says why it has to be retried."""
+
+    record: Arrived | Rejection
+    outcome: Outcome
+    error: TransientError | None = None
+
+    @property
+    def id(self) -> str:
+        """The record's id, or the rejection's."""
+        return _id_of(self.record)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A part of the batch: the positions of the deliveries of each record, by id, and of each rejection."""
+
+    records: dict[str, list[int]] = field(default_factory=dict)
+    rejections: dict[str, list[int]] = field(default_factory=dict)
+
+
+class _Batch:
+    """The decoded records of a batch, by position, and the results as they come to be known."""
+
+    def __init__(self, decoded: list[Arrived | Rejection]) -> None:
+        self.decoded = decoded
+        self.results: list[Result | None] = [None] * len(decoded)
+
+    def pieces(self, size: int) -> Iterator[_Piece]:
+        """The batch in pieces of ``size`` different records, deliveries with equal ids together."""
+        groups: dict[tuple[bool, str], list[int]] = {}
+        for position, record in enumerate(self.decoded):
+            is_record = isinstance(record, Arrived)
+            groups.setdefault((is_record, _id_of(record)), []).append(position)
+        for part in batched(groups.items(), size, strict=False):
+            piece = _Piece()
+            for (is_record, key), positions in part:
+                (piece.records if is_record else piece.rejections)[key] = positions
+            yield piece
+
+    def arrived(self, piece: _Piece, ids: Collection[str], which: slice) -> list[Arrived]:
+        """Of the deliveries of each of ``ids``, in stream order, those that ``which`` selects."""
+        chosen = (at for key, positions in piece.records.items() if key in ids for at in positions[which])
+        return [record for at in chosen if isinstance(record := self.decoded[at], Arrived)]
+
+    def rejections(self, piece: _Piece) -> list[Rejection]:
+        """The first delivery of each of the piece's rejections."""
+        chosen = (positions[0] for positions in piece.rejections.values())
+        return [record for at in chosen if isinstance(record := self.decoded[at], Rejection)]
+
+    def settle_waiting(self, piece: _Piece, claims: Claims) -> None:
+        """What could not be claimed is retried."""
+        held = TransientError("another invocation is at work on a record with this id")
+        throttled = TransientError("DynamoDB did not decide on the claim of this record")
+        for key in claims.in_progress:
+            self._settle(piece.records[key], Outcome.RETRIED, held)
+        for key in claims.throttled:
+            self._settle(piece.records[key], Outcome.RETRIED, throttled)
+
+    def settle_completed(self, piece: _Piece, ids: Collection[str]) -> None:
+        """All deliveries of ``ids`` are duplicates."""
+        for key in ids:
+            self._settle(piece.records[key], Outcome.DUPLICATE)
+
+    def settle_stored(self, piece: _Piece, stored: Stored) -> _Piece:
+        """The first delivery of each record is what ``stored`` says, the others are its duplicates.
+
+        Returns the deliveries that counted on a record which Postgres refused. They have the same id and
+        other bytes, so they have to be tried in their own right.
+        """
+        again = _Piece()
+        late = TransientError("there was no time left to find out which records Postgres refuses")
+        self.settle_completed(piece, stored.duplicates)
+        for key in stored.inserted:
+            first, *others = piece.records[key]
+            self._settle([first], Outcome.INSERTED)
+            self._settle(others, Outcome.DUPLICATE)
+        for key in stored.unsettled:
+            self._settle(piece.records[key], Outcome.RETRIED, late)
+        for key, rejection in stored.refused.items():
+            first, *others = piece.records[key]
+            self.decoded[first] = rejection
+            self._settle([first], _rejected_or_known(rejection, stored))
+            for at in others:
+                if self.decoded[at].raw == rejection.raw:
+                    self._settle([at], Outcome.DUPLICATE)
+                else:
+                    again.records.setdefault(key, []).append(at)
+        for positions in piece.rejections.values():
+            self._settle(positions, Outcome.DUPLICATE)
+        for rejection, positions in zip(self.rejections(piece), piece.rejections.values(), strict=True):
+            self._settle(positions[:1], _rejected_or_known(rejection, stored))
+        return again
+
+    def settle_rest(self, error: TransientError) -> None:
+        """Whatever has no result yet is retried because of ``error``."""
+        rest = [at for at, result in enumerate(self.results) if result is None]
+        self._settle(rest, Outcome.RETRIED, error)
+
+    def _settle(
+        self, positions: Iterable[int], outcome: Outcome, error: TransientError | None = None
+    ) -> None:
+        for at in positions:
+            self.results[at] = Result(self.decoded[at], outcome, error)
+
+
+def _id_of(record: Arrived | Rejection) -> str:
+    return record.record.id if isinstance(record, Arrived) else record.id
+
+
+def _rejected_or_known(rejection: Rejection, stored: Stored) -> Outcome:
+    return Outcome.REJECTED if rejection.id in stored.rejected else Outcome.DUPLICATE
+
+
+class BulkProcessor(BatchProcessor):
+    """Processes a batch of a Kinesis stream in bulk.
+
+    Parameters
+    ----------
+    idempotency
+        Claims and completes record ids.
+    sink
+        Stores records.
+    reserve_milliseconds
+        No further piece of the batch is begun when less than this is left of the invocation's time. What has
+        not been begun is reported as failed: better than to be killed with claims in hand.
+    slice_records
+        Size of a piece.
+
+    Example
+    -------
+    >>> processor = BulkProcessor(BulkIdempotency(...), PostgresSink(database))
+    >>> process_partial_response(event, decode, processor, context)
+    {'batchItemFailures': []}
+    """
+
+    def __init__(
+        self,
+        idempotency: Idempotency,
+        sink: Sink,
+        *,
+        reserve_milliseconds: int = 5_000,
+        slice_records: int = SLICE_RECORDS,
+    ) -> None:
+        # A batch that fails as a whole is answered with its records, too. Powertools would raise an error by
+        # default, and for an error Lambda cuts the batch in half, again and again: an outage would leave a
+        # stream of single records. For a list of failures it cuts at the lowest, the first, so the batch
+        # stays whole.
+        super().__init__(EventType.KinesisDataStreams, raise_on_entire_batch_failure=False)
+        self.results: list[Result] = []
+        """The last batch's, in its order."""
+        self._idempotency = idempotency
+        self._sink = sink
+        self._reserve = reserve_milliseconds
+        self._slice_records = slice_records
+        self._context: LambdaContext | None = None
+
+    def __call__(
+        self,
+        records: list[dict[str, Any]],
+        handler: Callable[..., Arrived | Rejection],
+        lambda_context: LambdaContext | None = None,
+    ) -> Self:
+        """Set the batch to process. ``handler`` decodes one record and does no I/O."""
+        self._context = lambda_context
+        super().__call__(records, handler, lambda_context)
+        return self
+
+    def process(self) -> list[tuple[Any, ...]]:
+        """Process the batch and return Powertools' entry for each record, in order."""
+        batch = _Batch([self.handler(record=record) for record in self.records])
+        pieces = deque(batch.pieces(self._slice_records))
+        while pieces:
+            if self._milliseconds_left(self._reserve) <= 0:
+                left = TransientError(
+                    f"not begun: less than {self._reserve} ms of the invocation's time were left"
+                )
+                batch.settle_rest(left)
+                break
+            try:
+                again = self._settle(batch, pieces.popleft())
+            except TransientError as error:
+                # What keeps this piece from being stored keeps the next ones, too.
+                batch.settle_rest(error)
+                break
+            if again.records:
+                pieces.appendleft(again)
+        self.results = [result for result in batch.results if result is not None]
+        return [
+            self._entry(record, result) for record, result in zip(self.records, self.results, strict=True)
+        ]
+
+    def _settle(self, batch: _Batch, piece: _Piece) -> _Piece:
+        """Claim, store and complete a piece. Returns the part of it that has to be done anew, at once.
+
+        Raises
+        ------
+        TransientError
+            The piece could not be claimed or stored. Its claims are released, as far as possible.
+        """
+        claims = self._idempotency.claim(list(piece.records), self._milliseconds_left())
+        batch.settle_waiting(piece, claims)
+        first = batch.arrived(piece, claims.claimed, slice(1))
+        # A line that comes second with its id has to be noted, and that may fail. Every other delivery of a
+        # completed record is done.
+        later = batch.arrived(piece, claims.claimed, slice(1, None))
+        later += batch.arrived(piece, claims.completed, slice(None))
+        repeats = [each for each in later if each.may_repeat]
+        batch.settle_completed(piece, claims.completed - {each.record.id for each in repeats})
+        rejections = batch.rejections(piece)
+
+        stored = Stored()
+        if first or rejections or repeats:
+            seconds = min(STATEMENT_SECONDS, max(1.0, self._milliseconds_left(self._reserve) / 1000))
+            try:
+                stored = self._sink.store(first, rejections, repeats, seconds=seconds)
+            except TransientError:
+                self._idempotency.release(claims.claimed)
+                raise
+        # What cannot be completed stays in progress until its claim runs out. It is stored, so it is a
+        # success: failing it would deliver the rest of the batch again, for rows that are there. The price: a
+        # duplicate that comes before the claim runs out has to wait until then.
+        self._idempotency.complete(stored.inserted | stored.duplicates)
+        # A refused record leaves its id free: it may come again with a value that Postgres takes.
+        self._idempotency.release(stored.refused.keys() | stored.unsettled)
+        batch.settle_completed(piece, claims.completed)
+        return batch.settle_stored(piece, stored)
+
+    def _milliseconds_left(self, reserve: int = 0) -> int:
+        context = self._context
+        left = context.get_remaining_time_in_millis() if context else LONGEST_MILLISECONDS
+        return left - reserve
+
+    def _entry(self, record: dict[str, Any], result: Result) -> tuple[Any, ...]:
+        if result.error is None:
+            return self.success_handler(record=record, result=result.outcome)
+        # Powertools takes the sequence number from its data class. Not needed for what succeeded.
+        failed = self._to_batch_type(record, self.event_type)
+        return self.failure_handler(record=failed, exception=(type(result.error), result.error, None))

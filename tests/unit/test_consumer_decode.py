@@ -1,0 +1,175 @@
+"""decode: from the bytes on the stream to a record, or to the reason why they are none."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.record import MAX_INTEGER, Fault, Line, RejectedLine
+from consumer.decode import REASON_LENGTH, Arrived, Rejection, decode, reject, storable
+from tests.unit.consumer_support import POISON, message, stream_record
+
+
+def decode_rejection(data: bytes) -> Rejection:
+    rejection = decode(stream_record(data))
+    assert isinstance(rejection, Rejection)
+    return rejection
+
+
+def decode_record(data: bytes) -> Arrived:
+    arrived = decode(stream_record(data))
+    assert isinstance(arrived, Arrived)
+    return arrived
+
+
+def test_a_record_arrives_with_its_bytes_and_its_place_on_the_stream() -> None:
+    data = message("a", {"n": 1}, upload=("u", 0, 7))
+    arrived = decode(stream_record(data, 42))
+    assert isinstance(arrived, Arrived)
+    assert (arrived.record.id, arrived.record.payload_json) == ("a", '{"n":1}')
+    assert arrived.record.upload == Line(id="u", chunk=0, line=7)
+    assert (arrived.raw, arrived.shard_id, arrived.sequence_number, arrived.arrived_at) == (
+        data,
+        "shardId-000000000006",
+        "42",
+        1545084650.987,
+    )
+
+
+@pytest.mark.parametrize(("data", "reason"), POISON.values(), ids=POISON)
+def test_a_poison_record_is_a_rejection_with_reason_and_exact_bytes(data: bytes, reason: str) -> None:
+    rejection = decode(stream_record(data, 42))
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason == reason
+    assert rejection.raw == data
+    assert rejection.id == hashlib.sha256(data).hexdigest()
+    assert (rejection.shard_id, rejection.sequence_number) == ("shardId-000000000006", "42")
+
+
+def test_data_that_is_not_base64_is_a_rejection_of_its_text() -> None:
+    entry = stream_record(b"")
+    entry["kinesis"]["data"] = "a"
+    rejection = decode(entry)
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason.startswith("not base64: ")
+    assert rejection.raw == b"a"
+
+
+def test_the_same_bytes_are_the_same_rejection_wherever_they_are_on_the_stream() -> None:
+    one, other = decode(stream_record(b"x", 1)), decode(stream_record(b"x", 2))
+    assert isinstance(one, Rejection)
+    assert isinstance(other, Rejection)
+    assert one.id == other.id
+    assert one.id != decode_rejection(b"y").id
+
+
+@pytest.mark.parametrize(
+    ("value", "record_id", "upload"),
+    [
+        ({"id": "a"}, "a", None),
+        ({"id": "a", "upload": {"id": "u", "chunk": 2, "line": 3}}, "a", Line(id="u", chunk=2, line=3)),
+        ({"upload": {"id": "u", "chunk": 2, "line": 0}}, None, None),
+        ({"upload": {"id": "u", "chunk": 2, "line": MAX_INTEGER + 1}}, None, None),
+        ({"upload": {"id": "u", "chunk": 2}}, None, None),
+        ({"id": 5, "upload": "u"}, None, None),
+        ({"id": "i" * 300}, "i" * 256, None),
+        ({"id": "a\x00b\ud800"}, "a\\u0000b\\ud800", None),
+        ([1], None, None),
+    ],
+    ids=str,
+)
+def test_a_broken_record_keeps_what_can_be_read_of_its_origin(
+    value: object, record_id: str | None, upload: Line | None
+) -> None:
+    rejection = decode_rejection(json.dumps(value).encode())
+    assert (rejection.record_id, rejection.upload) == (record_id, upload)
+
+
+def test_json_that_is_nested_too_deeply_to_be_read_again_is_a_rejection() -> None:
+    rejection = decode_rejection(b'{"id":"deep","payload":' + b"[" * 100_000)
+    assert rejection.reason.startswith("not JSON")
+    assert rejection.record_id is None
+
+
+def test_a_rejected_line_keeps_its_own_id_reason_and_bytes() -> None:
+    upload = Line(id="u", chunk=1, line=9)
+    raw = bytes(range(256))
+    line = RejectedLine(
+        id="u:512", partition_key="u", rejected=Fault(reason="no id\x00", raw=raw), upload=upload
+    )
+    rejection = decode_rejection(line.to_bytes())
+    assert (rejection.id, rejection.raw, rejection.upload) == ("u:512", raw, upload)
+    assert rejection.reason == "no id\\u0000"
+
+
+def test_what_only_resembles_a_rejected_line_is_a_poison_record() -> None:
+    data = b'{"id":"u:1","partition_key":"u","rejected":{"reason":"r","raw":"?"},"upload":{}}'
+    rejection = decode_rejection(data)
+    assert rejection.id == hashlib.sha256(data).hexdigest()
+    assert rejection.raw == data
+
+
+def test_a_reason_is_one_storable_line_of_bounded_length() -> None:
+    upload = Line(id="u", chunk=0, line=1)
+    fault = Fault(reason="k\x00\n" * 5_000, raw=b"")
+    line = RejectedLine(id="u:0", partition_key="u", rejected=fault, upload=upload)
+    reason = decode_rejection(line.to_bytes()).reason
+    assert reason.startswith("k\\u0000\\u000ak")
+    assert len(reason) == REASON_LENGTH
+
+
+def test_a_record_with_a_hostile_field_name_is_rejected_with_a_storable_reason() -> None:
+    data = json.dumps({"id": "a", "partition_key": "p", "payload": {}, "k\x00\n" * 5_000: 1}).encode()
+    reason = decode_rejection(data).reason
+    assert "\x00" not in reason
+    assert "\n" not in reason
+    assert len(reason) <= REASON_LENGTH
+
+
+@given(st.binary(max_size=200) | st.text().map(lambda text: text.encode(errors="surrogatepass")))
+def test_no_bytes_make_decode_fail(data: bytes) -> None:
+    decoded = decode(stream_record(data))
+    assert decoded.raw == data or isinstance(decoded, Rejection)
+    if isinstance(decoded, Rejection):
+        assert decoded.reason == storable(decoded.reason, REASON_LENGTH)
+
+
+@given(st.text(), st.integers(1, 20))
+def test_storable_text_is_short_printable_on_a_line_and_valid_utf_8(text: str, length: int) -> None:
+    stored = storable(text, length)
+    assert len(stored) <= length
+    assert not any(ord(character) < 32 or ord(character) == 127 for character in stored)
+    stored.encode()
+
+
+@pytest.mark.parametrize(
+    ("record_id", "upload", "expected"),
+    [
+        ("order-1", ("u", 0, 1), True),
+        ("u:17", ("u", 0, 1), False),
+        ("u:17", ("other", 0, 1), True),
+        ("order-1", None, False),
+    ],
+)
+def test_only_a_line_with_an_id_of_its_own_may_repeat(
+    record_id: str, upload: tuple[str, int, int] | None, expected: bool
+) -> None:
+    assert decode_record(message(record_id, upload=upload)).may_repeat is expected
+
+
+def test_a_refused_record_is_rejected_under_its_bytes_with_its_origin() -> None:
+    data = message("a", upload=("u", 0, 1))
+    rejection = reject(decode_record(data), "Postgres: no\n")
+    assert rejection.id == hashlib.sha256(data).hexdigest()
+    assert (rejection.reason, rejection.raw, rejection.record_id) == ("Postgres: no\\u000a", data, "a")
+    assert rejection.upload == Line(id="u", chunk=0, line=1)
+
+
+def test_an_entry_of_another_event_is_not_decoded() -> None:
+    with pytest.raises(KeyError):
+        decode({"eventSource": "aws:sqs", "body": base64.b64encode(b"{}").decode()})
