@@ -1,0 +1,5 @@
+"""Oncestream's consumer, as it is deployed."""
+
+from consumer.handler import handler
+
+__all__ = ["handler"]

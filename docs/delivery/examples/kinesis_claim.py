@@ -1,0 +1,47 @@
+"""Off a Kinesis stream, with an effect that no unique key protects: the whole batch is claimed first.
+
+Needs src/common of this repository: idempotency.py and what it imports.
+"""
+
+import base64
+import json
+import os
+from collections import defaultdict
+
+import boto3
+from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
+from botocore.config import Config
+
+from common.idempotency import BulkIdempotency
+
+sqs = boto3.client("sqs")
+MAIL_QUEUE_URL = os.environ["MAIL_QUEUE_URL"]
+store = BulkIdempotency(
+    os.environ["IDEMPOTENCY_TABLE"],  # partition key "id", TTL on "expiration"
+    config=IdempotencyConfig(expires_after_seconds=14 * 24 * 3600, hash_function="sha256"),
+    key_prefix="mails",
+    boto3_client=boto3.client("dynamodb", config=Config(max_pool_connections=8)),
+)
+
+
+def handler(event, context):
+    payloads, sequence_numbers = {}, defaultdict(list)
+    for record in event["Records"]:
+        order = json.loads(base64.b64decode(record["kinesis"]["data"]))
+        payloads.setdefault(order["id"], order["payload"])
+        sequence_numbers[order["id"]].append(record["kinesis"]["sequenceNumber"])
+
+    claims = store.claim(list(payloads), context.get_remaining_time_in_millis())
+    waiting = set(claims.in_progress | claims.throttled)  # somebody else's, or nobody's yet: again later
+    done = set()
+    try:
+        for each in claims.claimed:
+            sqs.send_message(QueueUrl=MAIL_QUEUE_URL, MessageBody=json.dumps(payloads[each]))
+            done.add(each)
+    finally:
+        # An error goes on to Lambda, which delivers the batch again. What was done before it is not done again.
+        store.complete(done)
+        store.release(claims.claimed - done)
+    # Lambda delivers everything again from the lowest of these on. What is completed is a duplicate then.
+    failed = [number for each in waiting for number in sequence_numbers[each]]
+    return {"batchItemFailures": [{"itemIdentifier": number} for number in failed]}
