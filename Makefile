@@ -14,7 +14,7 @@ RECORDS ?= 20000
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
-.PHONY: help setup demo test test-large lint format bench events pins clean
+.PHONY: help setup demo test test-sam test-large prove prove-mutants lint check-template format bench events pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -50,10 +50,19 @@ events: setup ## record events/ anew from the running stack
 	@.venv/bin/python -m local.record_events
 
 test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end
-	@.venv/bin/pytest -q --durations=10 $(TESTS)
+	@.venv/bin/pytest -q --durations=10 $(or $(TESTS),--ignore=tests/sam)
+
+test-sam: setup ## every function with every recorded event in a container, by sam local (needs a container engine)
+	@ONCESTREAM_DOCKERD=1 .venv/bin/pytest -q -rs --durations=5 tests/sam
 
 test-large: setup ## the account of a file of 200,000 lines, every chunk job delivered twice (minutes)
 	@ONCESTREAM_LINES=200000 .venv/bin/pytest -q tests/e2e/test_uploads.py
+
+prove: setup ## random histories of faults, 10,000 of them, and the account of each [HISTORIES=N] [SEED=N]
+	@HISTORIES=$(HISTORIES) SEED=$(SEED) .venv/bin/python -m tests.faults.prove
+
+prove-mutants: setup ## takes the mechanisms of the guarantee away, one at a time, and shows what goes wrong then
+	@.venv/bin/python -m tests.faults.prove_mutants
 
 lint: .venv/.ready .local/tools/sam/.ready ## style, types, and the template
 	@.venv/bin/ruff check
@@ -61,12 +70,19 @@ lint: .venv/.ready .local/tools/sam/.ready ## style, types, and the template
 	@.venv/bin/mypy src local cli
 	@$(SAM) validate --lint
 
+# Not in lint: Checkov is 270 MB, a minute to install, and asks the same after every change that is not the template's.
+check-template: .local/tools/checkov/.ready ## the template against Checkov's rules
+	@.local/tools/checkov/bin/checkov --config-file .checkov.yaml
+
 format: .venv/.ready ## put the code into the project's format
 	@.venv/bin/ruff check --fix-only
 	@.venv/bin/ruff format
 
 bench: setup ## consumers and producers side by side (QUICK=1: the headline only, FULL=1: the whole grid)
 	@.venv/bin/python -m bench
+
+authorities: ## fetch the authorities of RDS anew (needs the internet)
+	@curl -fsS https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem -o src/consumer/authorities/rds.pem
 
 clean: ## remove everything that was built or set up; ends a stack that runs in the background
 	@[ ! -e .venv/.ready ] || .venv/bin/python -c 'from local import background; background.stop()'
@@ -78,4 +94,4 @@ pins: .venv/.ready ## pin the dependencies anew from the .in files
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host"; \
 	(cd src && $$compile requirements.in -o requirements.txt); \
 	$$compile requirements-dev.in -o requirements-dev.txt; \
-	cd local/requirements && for tool in ministack sam; do $$compile $$tool.in -o $$tool.txt; done
+	cd local/requirements && for tool in ministack sam checkov; do $$compile $$tool.in -o $$tool.txt; done

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
 from cli import demo, show, target, uploading
+from cli import redrive as redriving
 from cli.errors import UserError
 from cli.reports import Account, Reports
 from common.errors import PermanentError
@@ -190,6 +191,54 @@ def rejected(
         show.rejections(rows)
     else:
         show.out.print("No rejected records.")
+
+
+@app.command()
+def redrive(
+    what: Annotated[
+        redriving.What | None,
+        typer.Argument(help="What to send again.", show_default="all of it"),
+    ] = None,
+    upload: Annotated[
+        str | None, typer.Option("--upload", metavar="ID", help="Rejected records of this upload only.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    stack: Stack = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send again what was kept aside: rejected records, discarded batches, dead chunk jobs, lost notifications.
+
+    Shows what there is and asks before it does anything. To do it twice changes nothing: what is stored is stored.
+    """
+    if upload is not None and what != "rejected":
+        raise typer.BadParameter("goes with `once redrive rejected` only", param_hint="--upload")
+    where = target.find(stack)
+    redriver = redriving.Redriver(where, Reports(where))
+    found = [redriver.find(each, upload) for each in ([what] if what else get_args(redriving.What))]
+    found = [each for each in found if each.count]
+    if not as_json:
+        for each in found:
+            for line in each.says:
+                show.out.print(line, markup=False, soft_wrap=True)
+        if not found:
+            show.out.print("Nothing is kept aside.")
+    if not found or not (yes or typer.confirm("Send all this again?", err=True)):
+        if as_json:
+            show.as_json({each.what: {"found": each.count, "sent": 0, "left": []} for each in found})
+        return
+    done = {each.what: redriver.run(each.what, upload) for each in found}
+    if as_json:
+        counts = {each.what: each.count for each in found}
+        show.as_json(
+            {name: {"found": counts[name], "sent": one.sent, "left": one.left} for name, one in done.items()}
+        )
+    for name, one in done.items():
+        if not as_json:
+            show.out.print(f"{name}: {one.sent:,} sent, {len(one.left):,} left")
+        for reason in one.left[:20]:
+            show.error(reason)
+    if any(one.left for one in done.values()):
+        raise typer.Exit(1)
 
 
 app.command("demo")(demo.run)

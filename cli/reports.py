@@ -40,6 +40,11 @@ class Reports:
         found: list[dict[str, Any]] | None = self._ask(rejected=upload, limit=limit)
         return found
 
+    def redrive(self, what: str, upload: str | None, after: str = "") -> dict[str, Any]:
+        """What of the rejected records is to be tried again; see :class:`uploads.redrive.Redrive`."""
+        found: dict[str, Any] = self._ask(redrive=what, upload=upload, after=after)
+        return found
+
     def _ask(self, **question: Any) -> Any:
         with asking("ask the stack"):
             answer = self._client.invoke(FunctionName=self._function, Payload=json.dumps(question).encode())

@@ -1,4 +1,4 @@
-"""``sam build`` and ``sam deploy`` of the unchanged template, against an endpoint on this machine."""
+"""``sam build``, ``sam deploy`` and ``sam delete`` of the unchanged template, against an endpoint on this machine."""
 
 from __future__ import annotations
 
@@ -110,16 +110,24 @@ class Sam:
             ),
             *("--config-env", "local", "--stack-name", name, "--region", REGION),
             *("--parameter-overrides", *(f"{key}={value}" for key, value in parameters.items())),
-            environment=clean_environment(
-                self._temporary,
-                **CREDENTIALS,
-                **self._settings(),
-                AWS_ENDPOINT_URL=endpoint,
-                AWS_DEFAULT_REGION=REGION,
-                SAM_CLI_POLL_DELAY="0.5",  # of stack events; its 5 seconds spare an API that is not ours
-            ),
+            environment=self._at(endpoint),
         )
         self._finish("deploy", DEPLOY_SECONDS)
+
+    def delete(self, endpoint: str, name: str) -> None:
+        """``sam delete`` of the CloudFormation stack ``name`` at ``endpoint``.
+
+        Raises
+        ------
+        StackError
+            It failed; the message has the end of its output.
+        """
+        self._run(
+            "delete",
+            *("--stack-name", name, "--region", REGION, "--no-prompts"),
+            environment=self._at(endpoint),
+        )
+        self._finish("delete", DEPLOY_SECONDS)
 
     def stop(self) -> None:
         """End the command that runs, if one does."""
@@ -132,6 +140,16 @@ class Sam:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+    def _at(self, endpoint: str) -> dict[str, str]:
+        return clean_environment(
+            self._temporary,
+            **CREDENTIALS,
+            **self._settings(),
+            AWS_ENDPOINT_URL=endpoint,
+            AWS_DEFAULT_REGION=REGION,
+            SAM_CLI_POLL_DELAY="0.5",  # of stack events; its 5 seconds spare an API that is not ours
+        )
 
     def _settings(self) -> dict[str, str]:
         return {

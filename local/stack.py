@@ -51,6 +51,8 @@ class Stack:
         Parameters of the template besides those that say where Postgres is, e.g. ``{"BatchSize": 100}``.
     durable
         As for :class:`local.postgres.Postgres`.
+    environment
+        More variables for MiniStack, e.g. ``{"AUTH": "true"}``, which has it enforce the functions' roles.
     progress
         See :data:`Progress`.
     """
@@ -63,12 +65,13 @@ class Stack:
         ministack_port: int | None = None,
         parameters: Mapping[str, object] | None = None,
         durable: bool = True,
+        environment: dict[str, str] | None = None,
         progress: Progress = lambda step, seconds: None,
     ) -> None:
         self.directory = directory.resolve()
         self.name = NAME
         self.postgres = Postgres(self.directory / "postgres", port=postgres_port, durable=durable)
-        self.ministack = MiniStack(self.directory / "ministack", port=ministack_port)
+        self.ministack = MiniStack(self.directory / "ministack", port=ministack_port, environment=environment)
         self.build = self.directory / "build"  # where each function's package is, by its logical id
         self.outputs: dict[str, str] = {}
         self._ports = {"Postgres": postgres_port, "MiniStack": ministack_port}

@@ -42,7 +42,8 @@ class DatabaseSettings(Settings):
     database_secret_arn: str | None = None
     database_tls: Literal["verify-full", "disable"] = "verify-full"
     database_ca_file: str | None = None
-    """A PEM file of the authorities to trust; without it, those that the platform trusts."""
+    """A PEM file of the authorities to trust, counted from the package's root (``src/``); without it, those that the
+    platform trusts."""
 
 
 class ConsumerSettings(DatabaseSettings):
@@ -51,7 +52,7 @@ class ConsumerSettings(DatabaseSettings):
     idempotency_table: str
     idempotency_expiry_seconds: PositiveInt = 14 * 24 * 3600
     """How long a completed record is remembered. Longer than the stream keeps it, or a replay could slip by."""
-    idempotency_threads: PositiveInt = 8
+    idempotency_threads: PositiveInt = 16
     """DynamoDB calls in flight at once."""
     reserve_milliseconds: NonNegativeInt = 5_000
     """The consumer stops taking on work when less than this is left of its time, and says what it has not done."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pg8000.exceptions import DatabaseError, InterfaceError
@@ -34,6 +35,8 @@ GRACE_SECONDS = 2.0
 IDLE_IN_TRANSACTION_SECONDS = 30
 """A killed invocation leaves its transaction open on the server, the keys of its records locked. Postgres
 ends it after this time, even if the network never told it that we are gone."""
+PACKAGE = Path(__file__).resolve().parent.parent
+"""What a relative path in the settings counts from: the root of what is deployed."""
 WRONG_PASSWORD = {"28P01", "28000"}
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)  # postgresql.org/docs/current/protocol-message-formats.html
@@ -260,10 +263,10 @@ class Database:
     def _tls(self) -> SSLContext:
         import ssl  # noqa: PLC0415 - not needed where TLS is disabled
 
+        file = self._settings.database_ca_file
         try:
-            return ssl.create_default_context(cafile=self._settings.database_ca_file)
+            return ssl.create_default_context(cafile=PACKAGE / file if file else None)
         except OSError as error:
-            file = self._settings.database_ca_file
             raise TransientError(f"cannot read the authorities to trust ({file}): {error}") from error
 
     def _password(self) -> str:

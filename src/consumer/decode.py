@@ -75,7 +75,7 @@ def decode(record: dict[str, Any]) -> Arrived | Rejection:
         raw = binascii.a2b_base64(kinesis["data"])
     except ValueError as error:
         raw = kinesis["data"].encode(errors="backslashreplace")
-        return Rejection(_digest(raw), f"not base64: {error}", raw, shard_id, sequence_number, arrived_at)
+        return Rejection(digest(raw), f"not base64: {error}", raw, shard_id, sequence_number, arrived_at)
     try:
         return Arrived(Record.from_bytes(raw), raw, shard_id, sequence_number, arrived_at)
     except PermanentError as error:
@@ -93,7 +93,7 @@ def decode(record: dict[str, Any]) -> Arrived | Rejection:
         )
     record_id, upload = _origin(raw)
     return Rejection(
-        id=_digest(raw),
+        id=digest(raw),
         reason=storable(reason, REASON_LENGTH),
         raw=raw,
         shard_id=shard_id,
@@ -107,7 +107,7 @@ def decode(record: dict[str, Any]) -> Arrived | Rejection:
 def reject(arrived: Arrived, reason: str) -> Rejection:
     """The rejection of a record that is well formed and that Postgres refuses."""
     return Rejection(
-        id=_digest(arrived.raw),
+        id=digest(arrived.raw),
         reason=storable(reason, REASON_LENGTH),
         raw=arrived.raw,
         shard_id=arrived.shard_id,
@@ -127,7 +127,8 @@ def storable(text: str, length: int) -> str:
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", encodable)[:length]
 
 
-def _digest(raw: bytes) -> str:
+def digest(raw: bytes) -> str:
+    """The id of a rejected record that is not a line of a file: the SHA-256 of its bytes."""
     # A bad record has no id, or none to be trusted: its bytes are what it is. Delivered again, or sent twice
     # by a producer's retry, the same bytes are the same bad record.
     return sha256(raw).hexdigest()

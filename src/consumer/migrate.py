@@ -8,6 +8,7 @@ this code does not know are left alone: after the rollback of a deploy the datab
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +31,12 @@ LOCK = 0x6F6E6365
 ANSWER_MILLISECONDS = 10_000
 """Kept back from the invocation's time, to tell CloudFormation: unanswered, it waits for an hour."""
 PHYSICAL_ID = "oncestream-migrations"
+RESUME_SECONDS = 60.0
+"""How long a database may be silent before we give up. One that was paused (Aurora at no capacity) takes 15 seconds
+to resume, and 30 after a day.
+
+Source: docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-serverless-v2-auto-pause.html
+"""
 
 
 class MigrationError(OncestreamError):
@@ -108,7 +115,7 @@ def _run(context: Any) -> list[str]:
     if seconds <= 0:
         raise TransientError("migrations: the invocation's time is too short to begin")
     database = Database(DatabaseSettings.from_environment())
-    connection = database.connect(seconds)
+    connection = _connect(database, seconds)
     # Postgres ends a statement that takes too long, but only a statement: the timer is for all of them.
     watch = Timer(seconds, database.abort)
     watch.start()
@@ -117,6 +124,18 @@ def _run(context: Any) -> list[str]:
     finally:
         watch.cancel()
         database.close()
+
+
+def _connect(database: Database, seconds: float) -> Connection:
+    """A connection. Silence is waited out for a while; any other failure is final."""
+    deadline = time.monotonic() + min(RESUME_SECONDS, seconds)
+    while True:
+        try:
+            return database.connect(seconds)
+        except TransientError as error:
+            if not isinstance(error.__cause__, TimeoutError) or time.monotonic() > deadline:
+                raise
+            logger.info("The database is silent, trying again", reason=str(error))
 
 
 def _apply(connection: Connection, migration: Migration, limit: int) -> bool:

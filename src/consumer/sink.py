@@ -32,7 +32,7 @@ from pg8000.native import Connection, PreparedStatement
 from common.errors import TransientError
 from common.record import Line
 from consumer.database import STATEMENT_SECONDS, Database, describe, sqlstate
-from consumer.decode import Arrived, Rejection, reject
+from consumer.decode import Arrived, Rejection, digest, reject
 
 CHANCE_ATTEMPTS = 4
 _RECORD_FAULTS = frozenset({"22", "23", "54"})
@@ -83,8 +83,22 @@ WHERE NOT EXISTS (
         SELECT FROM repeated_records AS known WHERE known.record_id = r.record_id
         AND (known.upload_id, known.upload_chunk, known.upload_line)
           = (r.upload_id, r.upload_chunk, r.upload_line))
-ON CONFLICT (id) DO NOTHING
+ON CONFLICT (id) DO UPDATE SET redriven_at = NULL, reason = excluded.reason
+    WHERE rejected_records.redriven_at IS NOT NULL
 RETURNING id
+"""
+
+# A rejected record that came again (`once redrive`) and is settled now: its old row goes in the transaction that
+# settles it, so that rows and rejections add up at every moment. It is known by its bytes, or by its line.
+_AWAITED = "SELECT FROM rejected_records WHERE redriven_at IS NOT NULL LIMIT 1"
+_SETTLE_REDRIVEN = """
+DELETE FROM rejected_records AS old
+USING jsonb_to_recordset(:rows ::jsonb) AS r (
+    digest text, upload_id text, upload_chunk integer, upload_line integer)
+WHERE old.redriven_at IS NOT NULL
+  AND (old.id = r.digest
+       OR (old.upload_id, old.upload_chunk, old.upload_line)
+        = (r.upload_id, r.upload_chunk, r.upload_line))
 """
 
 # The row of the record says which line was first. It is read by a statement after the insert: that one sees
@@ -122,7 +136,7 @@ class Stored:
     unsettled: frozenset[str] = frozenset()
     """Ids of records that there was no time for: nothing is known about them."""
     rejected: frozenset[str] = frozenset()
-    """Ids of rejections that are rows of rejected_records now and were not before."""
+    """Ids of rejections that are rows of rejected_records now and were not before, or were redriven since."""
 
 
 class PostgresSink:
@@ -173,7 +187,12 @@ class PostgresSink:
                     settled = insert(connection, arrived, deadline)
                     new = _insert_rejections(connection, [*rejections, *settled.refused.values()])
                     known = [each for each in arrived if each.record.id in settled.duplicates]
-                    _insert_repeated(connection, [each for each in (*duplicates, *known) if each.may_repeat])
+                    repeated = [each for each in (*duplicates, *known) if each.may_repeat]
+                    if connection.run(_AWAITED):
+                        stored = [each for each in arrived if each.record.id in settled.inserted]
+                        refused = [*rejections, *settled.refused.values()]
+                        _settle_redriven(connection, [*stored, *known, *repeated], refused)
+                    _insert_repeated(connection, repeated)
                 return replace(settled, rejected=new)
             except DatabaseError as error:
                 kind = sqlstate(error)[:2]
@@ -276,6 +295,16 @@ def _insert_rejections(connection: Connection, rejections: Sequence[Rejection]) 
     if not rows:
         return frozenset()
     return frozenset(row[0] for row in connection.run(_INSERT_REJECTIONS, rows=json.dumps(rows)))
+
+
+def _settle_redriven(
+    connection: Connection, stored: Sequence[Arrived], rejections: Sequence[Rejection]
+) -> None:
+    """Remove rejected records that were awaited and are settled: by a row, or (a line) by another rejection."""
+    rows = [{"digest": digest(each.raw), **_place(each.record.upload)} for each in stored]
+    rows += [{"digest": None, **_place(each.upload)} for each in rejections if each.upload]
+    if rows:
+        connection.run(_SETTLE_REDRIVEN, rows=json.dumps(rows))
 
 
 def _insert_repeated(connection: Connection, lines: Sequence[Arrived]) -> None:

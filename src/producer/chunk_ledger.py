@@ -25,6 +25,11 @@ class Progress(NamedTuple):
     published: int
     rejected: int
 
+    @classmethod
+    def beginning(cls, job: ChunkJob) -> Progress:
+        """Nothing is published yet."""
+        return cls(job.start, 0, 0, 0)
+
 
 class ChunkLedger:
     """The ledger table, as producer/chunks uses it. Every write may be repeated.
@@ -44,7 +49,7 @@ class ChunkLedger:
             raise TransientError(f"the ledger cannot be read: {error}") from error
         item = answer.get("Item")
         if item is None:
-            return Progress(job.start, 0, 0, 0)
+            return Progress.beginning(job)
         return Progress(*(int(item[name]["N"]) for name in Progress._fields))
 
     def save(self, job: ChunkJob, progress: Progress) -> None:

@@ -92,6 +92,9 @@ class ChunkWorker:
             published_at=self._now(),
         )
         self._ledger.count(job, count)
+        beginning = Progress.beginning(job)
+        if begun_at != beginning:
+            self._ledger.save(job, beginning)  # whoever has the chunk published again means all of it
         return count
 
     def _publish(self, chunk: _Chunk, seconds_left: Callable[[], float]) -> None:

@@ -28,8 +28,7 @@ def gunzip(blocks: Iterable[bytes], *, block_bytes: int = 64 * 1024) -> Iterator
     complete = False
     for block in blocks:
         data = block.lstrip(b"\0") if complete and member is None else block
-        more = bool(data)
-        while more:
+        while data:
             member = member or zlib.decompressobj(_GZIP)
             try:
                 out = member.decompress(data, block_bytes)
@@ -40,9 +39,8 @@ def gunzip(blocks: Iterable[bytes], *, block_bytes: int = 64 * 1024) -> Iterator
             if member.eof:
                 data = member.unused_data.lstrip(b"\0")
                 member, complete = None, True
-                more = bool(data)
             else:
+                # A full block may not be all that zlib holds; the member's end, still to come, brings the rest.
                 data = member.unconsumed_tail
-                more = bool(data) or len(out) == block_bytes  # a full block may not be all that zlib holds
     if member is not None or not complete:
         raise PermanentError("damaged gzip file: it ends early")

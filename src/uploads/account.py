@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from common.chunk_job import ChunkCount
+    from common.chunk_job import ChunkCount, ChunkFailure
     from uploads.ledger import Entry
 
 State = Literal["registered", "planned", "publishing", "loading", "done", "stuck", "failed"]
 """registered: known, its chunk jobs not all sent. planned: all sent, no chunk published. publishing: some
 chunks are published. loading: all are, and Postgres has not all of their lines. done: it has, chunk by
-chunk. stuck: not done, and nothing has moved for a while. failed: nothing of it is ever loaded; the reason
-says why."""
+chunk. stuck: not done, and a chunk has failed for good or nothing has moved for a while. failed: nothing of it is
+ever loaded; the reason says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,9 @@ def account(
     reason = upload.failed
     if state not in ("done", "failed"):
         surplus = [chunk for chunk in chunks if (chunk.missing or 0) < 0]
-        if surplus or now - moved_at >= stuck_after:
-            reason = _what_is_missing(state, chunks, surplus)
+        failures = [failure for failure in entry.failures if failure.chunk not in counts]
+        if surplus or failures or now - moved_at >= stuck_after:
+            reason = _what_is_missing(state, chunks, surplus, failures)
             state = "stuck"
     return Account(
         upload=upload.upload,
@@ -182,12 +183,21 @@ def _state(entry: Entry, chunks: Sequence[ChunkAccount]) -> State:
     return "publishing" if begun else "planned"
 
 
-def _what_is_missing(state: State, chunks: Sequence[ChunkAccount], surplus: Sequence[ChunkAccount]) -> str:
+def _what_is_missing(
+    state: State,
+    chunks: Sequence[ChunkAccount],
+    surplus: Sequence[ChunkAccount],
+    failures: Sequence[ChunkFailure],
+) -> str:
     if surplus:
         return f"more rows than lines in {_numbers(surplus)}: please report this defect"
-    if state == "registered":
-        return "its chunk jobs have not all been sent"
     parts = []
+    if failures:
+        more = f" (and {len(failures) - 1} more failed)" if len(failures) > 1 else ""
+        parts.append(f"chunk {failures[0].chunk} failed: {failures[0].failed}{more}")
+    if state == "registered":
+        parts.append("its chunk jobs have not all been sent")
+        return "; ".join(parts)
     if unpublished := [chunk for chunk in chunks if chunk.lines is None]:
         parts.append(f"not published: {_numbers(unpublished)}")
     if short := [chunk for chunk in chunks if chunk.missing]:

@@ -7,6 +7,8 @@ One partition an upload (``upload``, its id), one item (``item``) a fact:
 - ``plan``: the size of its chunks and, for a CSV file, the cuts found so far (:class:`Plan`).
 - ``chunk#000000``...: what each chunk held (:class:`~common.chunk_job.ChunkCount`), written by
   producer/chunks.
+- ``failure#000000``...: why a chunk cannot be published (:class:`~common.chunk_job.ChunkFailure`), and
+  ``progress#000000``...: how far a chunk has come that takes longer than an invocation; by producer/chunks too.
 
 Every write here may be repeated: it is conditional, or puts the same again.
 """
@@ -19,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from common.chunk_job import ChunkCount
+from common.chunk_job import ChunkCount, ChunkFailure
 from common.errors import TransientError
 from uploads.upload import UPLOAD_ITEM, Upload
 
@@ -67,6 +69,8 @@ class Entry:
     upload: Upload
     counts: tuple[ChunkCount, ...]
     """Of the chunks published so far, in order."""
+    failures: tuple[ChunkFailure, ...] = ()
+    """Of the chunks that cannot be published, in order; one that was published after all is among them too."""
 
 
 class Ledger:
@@ -138,6 +142,7 @@ class Ledger:
         """All items of an upload, or None if there is no such upload."""
         found: Upload | None = None
         counts = []
+        failures = []
         pages = self._client.get_paginator("query").paginate(
             TableName=self._table,
             KeyConditionExpression="upload = :upload",
@@ -151,7 +156,9 @@ class Ledger:
                         found = Upload.from_item(item)
                     case name if name.startswith("chunk#"):
                         counts.append(ChunkCount.from_item(item))
-        return Entry(found, tuple(counts)) if found else None
+                    case name if name.startswith("failure#"):
+                        failures.append(ChunkFailure.from_item(item))
+        return Entry(found, tuple(counts), tuple(failures)) if found else None
 
     def latest(self, limit: int) -> list[str]:
         """The ids of the uploads registered last, the newest first. A brand-new one may be missing for a

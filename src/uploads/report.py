@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,7 @@ from common.settings import ReportSettings
 from consumer.database import Database
 from uploads.account import Account, account, lines_before
 from uploads.ledger import Ledger
+from uploads.redrive import Redrive
 from uploads.rows import RejectedRow, StoredRows
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Request(BaseModel):
-    """What is asked: exactly one of ``account``, ``uploads`` and ``rejected``."""
+    """What is asked: exactly one of ``account``, ``uploads``, ``rejected`` and ``redrive``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,12 +40,18 @@ class Request(BaseModel):
     """The id of an upload, or null for every rejected record, whatever it is of."""
     limit: Annotated[int, Field(ge=1, le=500)] = 20
     """How many rejected records at most."""
+    redrive: Literal["count", "messages", "chunks"] | None = None
+    """What is wanted of the rejected records that are to be tried again."""
+    upload: str | None = None
+    """Of which upload; null: of all, and of none."""
+    after: str = ""
+    """Where the last answer about ``redrive`` ended."""
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
-        asked = self.model_fields_set & {"account", "uploads", "rejected"}
+        asked = self.model_fields_set & {"account", "uploads", "rejected", "redrive"}
         if len(asked) != 1 or (asked != {"rejected"} and getattr(self, *asked) is None):
-            raise ValueError("ask for one of account, uploads, rejected")
+            raise ValueError("ask for one of account, uploads, rejected, redrive")
         return self
 
 
@@ -57,7 +64,9 @@ class Report:
         rows: StoredRows,
         stuck_after: timedelta,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        redrive: Redrive | None = None,
     ) -> None:
+        self.redrive = redrive
         self._ledger = ledger
         self._rows = rows
         self._stuck_after = stuck_after
@@ -118,10 +127,12 @@ def _shown(row: RejectedRow, keys: dict[str, str], before: dict[str, dict[int, i
 @cache
 def _report() -> Report:
     settings = ReportSettings.from_environment()
+    ledger, database = Ledger(clients.dynamodb(1), settings.ledger_table), Database(settings)
     return Report(
-        Ledger(clients.dynamodb(1), settings.ledger_table),
-        StoredRows(Database(settings)),
+        ledger,
+        StoredRows(database),
         timedelta(seconds=settings.stuck_after_seconds),
+        redrive=Redrive(ledger, database),
     )
 
 
@@ -136,6 +147,9 @@ def handler(event: Any, _context: LambdaContext) -> dict[str, Any]:
     - ``{"rejected": ID, "limit": N}`` → ``{"rejected": [{...}, ...]}``: in the order of the file; null: no
       such upload. With ``"rejected": null`` the last N rejected records of all.
 
+    - ``{"redrive": "count" | "messages" | "chunks", "upload": ID or null, "after": ...}`` →
+      ``{"redrive": {...}}``: see :class:`~uploads.redrive.Redrive`.
+
     Raises
     ------
     PermanentError
@@ -149,6 +163,11 @@ def handler(event: Any, _context: LambdaContext) -> dict[str, Any]:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise PermanentError(": ".join([*map(str, fault["loc"]), fault["msg"]])) from error
     report = _report()
+    if asked.redrive is not None and report.redrive is not None:
+        if asked.redrive == "count":
+            return {"redrive": report.redrive.count(asked.upload)}
+        page = report.redrive.messages if asked.redrive == "messages" else report.redrive.chunks
+        return {"redrive": page(asked.upload, asked.after)}
     if asked.account is not None:
         found = report.account(asked.account)
         return {"account": found.to_json() if found else None}

@@ -66,6 +66,14 @@ def test_every_transaction_reads_what_is_committed_whatever_the_database_prefers
         assert connection.run("SHOW transaction_isolation") == [["read committed"]]
 
 
+def test_text_is_utf_8_whatever_the_database_prefers(kept: Database, empty_database: Any) -> None:
+    other = empty_database.connect()
+    other.run(f"ALTER DATABASE {empty_database.database_name} SET client_encoding = 'LATIN1'")
+    other.close()
+    with kept.transaction() as connection:
+        assert connection.run("SELECT :text", text="5 €") == [["5 €"]]
+
+
 def test_limits_hold_for_the_transaction_only(kept: Database) -> None:
     with kept.transaction(1.5) as connection:
         assert connection.run("SHOW statement_timeout") == [["1500ms"]]

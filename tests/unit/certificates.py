@@ -40,8 +40,8 @@ class Authority:
         self.file = directory / "authority.pem"
         self.file.write_bytes(self._sign(self._name, self._key, extensions))
 
-    def certificate(self, address: str) -> Path:
-        """A PEM file with key and certificate of the server at this IP address."""
+    def certificate(self, address: str, *, days: int = 1) -> Path:
+        """A PEM file with key and certificate of the server at this IP address, valid for so many days from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         extensions = [
@@ -52,8 +52,8 @@ class Authority:
         private = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        file = self._directory / f"{address}.pem"
-        file.write_bytes(private + self._sign(name, key, extensions) + self.file.read_bytes())
+        file = self._directory / f"{address}-{days}.pem"
+        file.write_bytes(private + self._sign(name, key, extensions, days) + self.file.read_bytes())
         return file
 
     def _sign(
@@ -61,6 +61,7 @@ class Authority:
         name: x509.Name,
         key: ec.EllipticCurvePrivateKey,
         extensions: list[tuple[x509.ExtensionType, bool]],
+        days: int = 1,
     ) -> bytes:
         now = dt.datetime.now(dt.UTC)
         builder = (
@@ -69,8 +70,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(days=9))
+            .not_valid_after(now + dt.timedelta(days=days))
         )
         for extension, critical in extensions:
             builder = builder.add_extension(extension, critical)

@@ -45,7 +45,7 @@ class FakeS3:
         self.faults: list[Exception | bytes] = []
         """What the next requests answer, instead of what they ask for."""
 
-    def get_object(self, *, Range: str, **request: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+    def get_object(self, *, Range: str, **request: Any) -> dict[str, Any]:
         first, last = map(int, Range.removeprefix("bytes=").split("-"))
         self.ranges.append((first, last + 1))
         self.requests.append(request)

@@ -82,7 +82,7 @@ class FakeKinesis:
             ]
         }
 
-    def get_shard_iterator(self, *, ShardId: str, ShardIteratorType: str, **more: Any) -> dict[str, Any]:  # noqa: N803
+    def get_shard_iterator(self, *, ShardId: str, ShardIteratorType: str, **more: Any) -> dict[str, Any]:
         self._check()
         with self._lock:
             records = self.shards[ShardId].records
@@ -100,7 +100,7 @@ class FakeKinesis:
                     index = sum(int(record["SequenceNumber"]) <= after for record in records)
             return {"ShardIterator": f"{self._generation} {ShardId} {index}"}
 
-    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803
+    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:
         self._check()
         generation, name, index = ShardIterator.split()
         with self._lock:
@@ -136,7 +136,7 @@ class FakeLambda:
         self.invoked: list[dict[str, Any]] = []
 
     def get_paginator(self, _: str) -> Any:
-        def paginate(FunctionName: str | None = None) -> Iterable[Any]:  # noqa: N803
+        def paginate(FunctionName: str | None = None) -> Iterable[Any]:
             self._check()
             self.asked += 1
             yield {
@@ -149,7 +149,7 @@ class FakeLambda:
 
         return SimpleNamespace(paginate=paginate)
 
-    def update_event_source_mapping(self, *, UUID: str, Enabled: bool) -> None:  # noqa: N803
+    def update_event_source_mapping(self, *, UUID: str, Enabled: bool) -> None:
         assert Enabled is False
         self.disabled.append(UUID)
         for configuration in self.configurations:
@@ -159,7 +159,7 @@ class FakeLambda:
     def get_function_configuration(self, **_: Any) -> dict[str, Any]:
         return {"Role": "arn:aws:iam::000000000000:role/consumer-role"}
 
-    def invoke(self, *, Payload: bytes, **request: Any) -> dict[str, Any]:  # noqa: N803
+    def invoke(self, *, Payload: bytes, **request: Any) -> dict[str, Any]:
         self.invoked.append(request)
         answer: dict[str, Any] = {"ResponseMetadata": {"RequestId": "r"}, "ExecutedVersion": "$LATEST"}
         try:
@@ -180,7 +180,7 @@ class FakeS3:
         self.faults: list[Exception] = []
         self.attempts = 0
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:  # noqa: N803
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes, **_: Any) -> None:
         self.attempts += 1
         if self.faults:
             raise self.faults.pop(0)

@@ -172,7 +172,7 @@ class LimitedKinesis:
             old = self._limits[shard]
             self._limits[shard : shard + 1] = [type(old)(old.records, old.size) for _ in range(2)]
 
-    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803 (boto3's)
+    def put_records(self, *, StreamName: str, Records: list[dict[str, Any]]) -> dict[str, Any]:
         check_request(Records)
         self.requests.append(Records)
         latency = self._random.uniform(*self._latency)

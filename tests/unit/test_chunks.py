@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
@@ -225,6 +226,26 @@ def test_a_job_that_another_invocation_is_at_goes_back(world: World) -> None:
         ("INFO", "Chunk is in progress in another invocation, its message goes back", job.job)
     ]
     assert world.stream() == []
+
+
+def test_a_claim_holds_as_long_as_its_invocation_has_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = world.put()
+    work = chunks.ChunkWorker.work
+    claims = []
+
+    def looked_at(*arguments: Any) -> Any:
+        claims.append(world.claim(job.job))
+        return work(*arguments)
+
+    monkeypatch.setattr(chunks.ChunkWorker, "work", looked_at)
+    now = datetime.now(UTC).timestamp() * 1000
+    world.deliver(job, milliseconds=600_000)
+    (claim,) = claims
+    assert claim
+    assert claim["status"] == {"S": "INPROGRESS"}
+    assert 0 <= float(claim["in_progress_expiration"]["N"]) - now - 600_000 < 300_000
 
 
 def test_a_claim_frees_itself_when_the_time_of_its_invocation_is_over(world: World) -> None:

@@ -199,6 +199,19 @@ def test_a_certificate_that_is_not_trusted_is_refused(
         Database(settings(port=port, tls="verify-full", **changes)).connect()
 
 
+def test_a_certificate_that_has_expired_is_transient_and_called_so(serve: Any, authority: Authority) -> None:
+    port = serve(tls_server(authority.certificate("127.0.0.1", days=-1)))
+    message = failure(port=port, tls="verify-full", ca_file=str(authority.file))
+    assert message.endswith("its certificate is not trusted: certificate has expired")
+
+
+def test_a_relative_file_of_authorities_counts_from_the_package(serve: Any, authority: Authority) -> None:
+    # The authorities of RDS, which have not signed this one.
+    port = serve(tls_server(authority.certificate("127.0.0.1")))
+    message = failure(port=port, tls="verify-full", ca_file="consumer/authorities/rds.pem")
+    assert "its certificate is not trusted" in message
+
+
 def test_a_missing_file_of_authorities_is_named(serve: Any) -> None:
     def talk(connection: socket.socket) -> None:
         connection.recv(8)

@@ -53,6 +53,12 @@ def test_a_file_that_ends_early_gives_what_is_there_and_then_an_error(left: int)
     assert (left < 1000 and left >= 0) or len(out) > 1000
 
 
+def test_a_second_member_that_ends_early_is_an_error_too() -> None:
+    out, reason = readable(blocks(gzip.compress(TEXT) + gzip.compress(TEXT)[:-1], 100))
+    assert out.startswith(TEXT)
+    assert reason == "damaged gzip file: it ends early"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

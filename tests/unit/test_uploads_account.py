@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chunk_job import ChunkCount
+from common.chunk_job import ChunkCount, ChunkFailure
 from uploads.account import Account, ChunkAccount, Rows, account, lines_before
 from uploads.ledger import Entry
 from uploads.upload import Upload
@@ -36,7 +36,12 @@ def count(
     )
 
 
-def entry(*counts: ChunkCount, chunks: int | None = 2, failed: str | None = None) -> Entry:
+def entry(
+    *counts: ChunkCount,
+    chunks: int | None = 2,
+    failed: str | None = None,
+    failures: tuple[ChunkFailure, ...] = (),
+) -> Entry:
     upload = Upload(
         upload="u",
         bucket="b",
@@ -49,7 +54,7 @@ def entry(*counts: ChunkCount, chunks: int | None = 2, failed: str | None = None
         planned_at=None if chunks is None else PLANNED,
         failed=failed,
     )
-    return Entry(upload, counts)
+    return Entry(upload, counts, failures)
 
 
 def of(
@@ -205,3 +210,30 @@ def test_done_means_every_line_of_every_chunk(
         assert set(stored) <= {c.chunk for c in counts}
         assert closed.lines == closed.inserted + closed.rejected + closed.repeated
         assert closed.missing == 0
+
+
+GONE = ChunkFailure(chunk=1, failed="the object is gone", failed_at=PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("known", "reason"),
+    [
+        (entry(BOTH[0], failures=(GONE,)), "chunk 1 failed: the object is gone; not published: chunk 1"),
+        (
+            entry(failures=(GONE.model_copy(update={"chunk": 0}), GONE)),
+            "chunk 0 failed: the object is gone (and 1 more failed); not published: chunks 0, 1",
+        ),
+        (
+            entry(chunks=None, failures=(GONE,)),
+            "chunk 1 failed: the object is gone; its chunk jobs have not all been sent",
+        ),
+    ],
+)
+def test_an_upload_is_stuck_as_soon_as_one_of_its_chunks_has_failed(known: Entry, reason: str) -> None:
+    made = of(known, {0: Rows(9, 1)} if known.counts else {})
+    assert (made.state, made.reason) == ("stuck", reason)
+
+
+def test_a_chunk_that_failed_and_was_published_after_all_has_not_failed() -> None:
+    made = of(entry(*BOTH, failures=(GONE,)), {0: Rows(9, 1), 1: Rows(5)})
+    assert (made.state, made.reason) == ("done", None)

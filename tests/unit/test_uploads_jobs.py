@@ -27,7 +27,7 @@ class Sqs:
         self.calls: list[list[str]] = []
         self.taken: list[str] = []
 
-    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803 - boto3's names
+    def send_message_batch(self, *, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:
         assert QueueUrl == "url"
         assert len({entry["Id"] for entry in Entries}) == len(Entries) <= 10
         failing = self.failing.pop(0) if self.failing else set()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from common.chunk_job import ChunkCount
+from common.chunk_job import ChunkCount, ChunkFailure
 from common.errors import TransientError
 from tests.unit.uploads_aws import Aws, moto_aws
 from uploads.ledger import Entry, Plan
@@ -108,6 +108,15 @@ def test_an_entry_is_the_upload_and_its_counts_in_order(aws: Aws) -> None:
     aws.dynamodb.put_item(TableName=aws.table, Item=count(0).to_item("another"))
     assert aws.ledger.entry("u") == Entry(UPLOAD, (count(0), count(2), count(10)))
     assert aws.ledger.entry("another") is None
+
+
+def test_an_entry_knows_of_failed_chunks_and_passes_over_unfinished_ones(aws: Aws) -> None:
+    failure = ChunkFailure(chunk=3, failed="the object is gone", failed_at=NOW)
+    progress = {"upload": {"S": "u"}, "item": {"S": "progress#000004"}, "offset": {"N": "17"}}
+    aws.ledger.register(UPLOAD)
+    for item in (failure.to_item("u"), progress):
+        aws.dynamodb.put_item(TableName=aws.table, Item=item)
+    assert aws.ledger.entry("u") == Entry(UPLOAD, (), (failure,))
 
 
 def test_the_latest_uploads(aws: Aws) -> None:
