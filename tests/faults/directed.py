@@ -1,0 +1,31 @@
+"""Histories made for one mutant each, where chance would take long."""
+
+from __future__ import annotations
+
+from tests.faults.history import History, Sent
+from tests.faults.scenarios import with_fault
+
+_ONE = (Sent("a"),)
+_CRASH_AFTER_COMMIT = History(stream=_ONE, faults=(("consumer", "COMMIT", "crash after"),))
+# The second of two has a clock by which the first one's claim has run out; then the first cannot store.
+_LATE_RELEASE = History(
+    stream=_ONE,
+    skews=(0.0, 130.0),
+    acts=((1, "twins", 1),),
+    faults=(("consumer", "INSERT records", "refuse"),),
+)
+
+DIRECTED: dict[str, History] = {
+    "ON CONFLICT dropped": _CRASH_AFTER_COMMIT,
+    "ON CONFLICT and the look for known rows dropped": _CRASH_AFTER_COMMIT,
+    "unique key dropped": _CRASH_AFTER_COMMIT,
+    "claim and unique key dropped": _CRASH_AFTER_COMMIT,
+    "complete before commit": with_fault("consumer", "COMMIT", "refuse"),
+    "release ignores ownership": _LATE_RELEASE,
+    "rejecting on a transient SQLSTATE": with_fault("consumer", "INSERT records", "locked"),
+    "rejecting when Postgres is away": History(stream=_ONE, faults=(("consumer", "INSERT records", "lost"),)),
+    "answers of PutRecords out of order": with_fault("api", "PutRecords", "part"),
+    "a lost answer of PutRecords taken for success": with_fault("api", "PutRecords", "refuse"),
+    "a chunk counted though entries failed": with_fault("chunks", "GetObject", "late"),
+    "planned before the jobs are sent": with_fault("plan", "SendMessageBatch", "crash before"),
+}

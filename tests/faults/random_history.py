@@ -1,0 +1,124 @@
+"""Histories drawn at random: the same generator for `make prove` (seeded) and for Hypothesis (which shrinks)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from random import Random
+from typing import Any
+
+from tests.faults.faults import AWS, EVERYWHERE, PARTS, POSTGRES, Kind
+from tests.faults.history import Act, File, History, Sent
+
+_KINDS: list[Kind] = [*EVERYWHERE, *AWS, *PARTS, *POSTGRES]
+_FUNCTIONS = {"consumer": 40, "api": 4, "chunks": 20, "plan": 12, "register": 6}
+"""Functions and how many of their first steps may be broken."""
+_ACTS: dict[Act, int] = {
+    "again": 0,
+    "twins": 1_000,
+    "jump": 400,
+    "sweep": 0,
+    "split": 8,
+    "terminate": 0,
+    "cold": 0,
+}
+"""Acts and the bound of their argument. ``jump`` passes the time for which claims are remembered here."""
+
+
+def draw(random: Random) -> History:
+    """A history of a few requests, files and foreign messages, with several faults and acts."""
+    marks = iter(range(1, 1_000))
+    names = [f"r{number}" for number in range(random.randint(2, 9))]
+    posts = tuple(
+        _distinct(_sent(random, names, marks, poison=False) for _ in range(random.randint(1, 6)))
+        for _ in range(random.randint(0, 2))
+    )
+    stream = tuple(_sent(random, names, marks, poison=True) for _ in range(random.randint(0, 8)))
+    files = tuple(_file(random, number, marks) for number in range(random.choice((0, 0, 1))))
+    claims = tuple(
+        (name, random.choice(("held", "stale", "expired"))) for name in names[: random.randint(0, 2)]
+    )
+    functions = (
+        ["consumer"] * 4 + (["api"] if posts else []) + (["chunks", "plan", "register"] if files else [])
+    )
+    faults: dict[tuple[str, int], Kind] = {}
+    for _ in range(random.randint(1, 5)):
+        function = random.choice(functions)
+        first = random.randrange(_FUNCTIONS[function])
+        kind = random.choice(_KINDS)
+        for number in range(first, first + random.choice((1, 1, 2, 4))):  # several in a row
+            faults[function, number] = kind
+    acts = []
+    for _ in range(random.randint(0, 4)):
+        act = random.choice(list(_ACTS))
+        bound = _ACTS[act]
+        acts.append((random.randint(1, 8), act, random.randrange(bound) if bound else 0))
+    return History(
+        posts=posts,
+        stream=stream,
+        files=files,
+        claims=claims,
+        faults=tuple((function, number, kind) for (function, number), kind in faults.items()),
+        acts=tuple(sorted(acts)),
+        shards=random.randint(1, 3),
+        batch_size=random.choice((2, 3, 10, 100)),
+        factor=random.randint(1, 3),
+        skews=random.choice(((0.0,), (0.0,), (0.0, 60.0), (-60.0, 0.0, 60.0))),
+    )
+
+
+def shrink(history: History, fails: Callable[[History], bool]) -> History:
+    """Leave out whatever the failure does not need."""
+    smaller = True
+    while smaller:
+        smaller = False
+        for candidate in _smaller(history):
+            if fails(candidate):
+                history, smaller = candidate, True
+                break
+    return history
+
+
+def _smaller(history: History) -> Iterator[History]:
+    for each in fields(history):
+        value: Any = getattr(history, each.name)
+        if not isinstance(value, tuple):
+            if value != each.default:
+                yield replace(history, **{each.name: each.default})
+        elif each.name == "skews":
+            if any(value):
+                yield replace(history, skews=(0.0,))
+        else:
+            for place in range(len(value)):
+                yield replace(history, **{each.name: value[:place] + value[place + 1 :]})
+    for place, post in enumerate(history.posts):
+        for inner in range(len(post)) if len(post) > 1 else ():
+            shorter = post[:inner] + post[inner + 1 :]
+            yield replace(history, posts=(*history.posts[:place], shorter, *history.posts[place + 1 :]))
+
+
+def _distinct(records: Iterator[Sent]) -> tuple[Sent, ...]:
+    # One request with two contents under one id is told so and has nothing to do with faults.
+    return tuple({sent.id: sent for sent in records}.values())
+
+
+def _sent(random: Random, names: list[str], marks: Iterator[int], *, poison: bool) -> Sent:
+    kinds = ["good"] * 8 + ["refused"] + (["poison"] if poison else [])
+    quality: Any = random.choice(kinds)
+    if quality == "poison":
+        return Sent("p", random.randint(1, 2), "poison")
+    # Messages with one id mostly say the same, and sometimes do not.
+    return Sent(random.choice(names), next(marks) if random.random() < 0.2 else 0, quality)
+
+
+def _file(random: Random, number: int, marks: Iterator[int]) -> File:
+    csv = random.random() < 0.3
+    named = not csv and random.random() < 0.5
+    lines = []
+    for place in range(random.randint(1, 6)):
+        poison = not csv and random.random() < 0.2
+        name = random.choice("xyz") if named else f"f{place}"
+        lines.append(Sent(name, 100 + next(marks), "poison" if poison else "good"))
+    return File(
+        f"file{number}.{'csv' if csv else 'ndjson'}", tuple(lines), named, notified=random.randint(1, 2)
+    )
