@@ -14,7 +14,7 @@ RECORDS ?= 20000
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
-.PHONY: help setup demo test test-sam test-large prove prove-mutants lint check-template format bench events pins clean
+.PHONY: help setup demo test test-sam test-iam test-large prove prove-mutants lint check-template format bench events pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -50,7 +50,10 @@ events: setup ## record events/ anew from the running stack
 	@.venv/bin/python -m local.record_events
 
 test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end
-	@.venv/bin/pytest -q --durations=10 $(or $(TESTS),--ignore=tests/sam)
+	@.venv/bin/pytest -q -n 2 --dist loadgroup --durations=10 $(or $(TESTS),--ignore=tests/sam --ignore=tests/integration/test_iam.py)
+
+test-iam: setup ## every permission of the template taken away in turn, under enforced IAM (minutes)
+	@.venv/bin/pytest -q --durations=5 tests/integration/test_iam.py
 
 test-sam: setup ## every function with every recorded event in a container, by sam local (needs a container engine)
 	@ONCESTREAM_DOCKERD=1 .venv/bin/pytest -q -rs --durations=5 tests/sam

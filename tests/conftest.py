@@ -39,6 +39,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _database_numbers = count(1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With xdist (`make test`): a file's tests stay together, and so do those that share the deployed stack."""
+    for item in items:
+        shares = "deployed" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("deployed" if shares else item.path.name))
+
+
 @pytest.fixture(scope="session")
 def server_directory() -> Iterator[Path]:
     """A directory for the servers of this session; gone afterwards.
