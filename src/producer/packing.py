@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -32,6 +32,8 @@ _MAX_WAITING_RECORDS = 4_000
 _MAX_WAITING_BYTES = 16 * 1024 * 1024
 # How long a request that is not full waits for room on a busy shard: once cut into pieces they would stay so.
 _LINGER = 0.05
+# So many refused records, if they are most of a shard's in the request, are more than an inexact window explains.
+_FEW = 50
 _SHARD_ID = re.compile(r"shardId-\d+")
 
 
@@ -58,6 +60,7 @@ class Packing:
     ) -> None:
         self.result = Published()
         self._stream = stream
+        self._version = stream.version
         self._source = source
         self._attempts = attempts
         self._random = random
@@ -89,6 +92,8 @@ class Packing:
             self._count(due[-1], -1)
         for late in reversed(due):
             self._first(late, self._stream.shard(late.slot))
+        if self._version != self._stream.version:
+            self._sort_again()
         for shard in sorted(self._waiting, key=lambda shard: len(self._waiting[shard]), reverse=True):
             self._fill_from(shard, now)
         while (
@@ -129,8 +134,16 @@ class Packing:
         for pending in reversed(again):
             self._first(pending, self._stream.shard(pending.slot))
 
-    def answered(self, batch: list[Pending], answers: list[PutRecordsResultEntryTypeDef], now: float) -> None:
-        """Sort a request's entries by their answers, which are in the same order."""
+    def answered(
+        self, batch: list[Pending], answers: list[PutRecordsResultEntryTypeDef], now: float, sent: float
+    ) -> None:
+        """Sort a request's entries by their answers, which are in the same order.
+
+        The request was sent at ``sent``, the answers came at ``now``.
+        """
+        expected: dict[Shard, set[int]] = {}
+        for pending in batch:
+            expected.setdefault(self._stream.shard(pending.slot), set()).add(pending.slot)
         took: dict[Shard, list[int]] = {}
         throttled: list[tuple[Pending, Shard, str]] = []
         for pending, answer in zip(batch, answers, strict=True):
@@ -141,19 +154,26 @@ class Packing:
                 sums[0] += 1
                 sums[1] += pending.size
             elif code == THROTTLED:
-                named = _SHARD_ID.search(message)
-                shard = self._stream.learn(pending.slot, named.group() if named else None)
+                found = _SHARD_ID.search(message)
+                shard = self._stream.learn(pending.slot, found.group() if found else None)
                 throttled.append((pending, shard, f"{code}: {message}"))
             elif not self._hopeless(pending, f"{code or 'no sequence number'}: {message}"):
                 self._delay(pending, now)
+        named = took.keys() | {shard for _, shard, _ in throttled}
+        for shard, slots in expected.items():
+            # All of its entries went elsewhere: it was split or merged. One or two slots at its edges prove nothing.
+            if named and shard not in named and len(slots) > 2:
+                self._stream.closed(shard)
         for shard, (records, size) in took.items():
             shard.took(records, size, now)
             self.result.published += records
-        busy = {shard for _, shard, _ in throttled}
-        for shard in busy:
-            shard.throttled(now)
-        for shard in took.keys() - busy:
-            shard.went_well(now)
+        refused = Counter(shard for _, shard, _ in throttled)
+        for shard, records in refused.items():
+            # A few too many: the window was full when the request was sent. Most: it takes less than was thought,
+            # and what ran out of the window on the way has not made room either.
+            shard.throttled(now, sent if records < max(_FEW, took.get(shard, [0])[0]) else now)
+        for shard in took.keys() - refused.keys():
+            shard.went_well(now, sent)
         # A busy shard is a matter of pace, and time will tell, as long as it takes anything at all.
         again = [
             (pending, shard)
@@ -194,18 +214,17 @@ class Packing:
 
     def _fill_from(self, shard: Shard, now: float) -> None:
         queue = self._waiting[shard]
-        while queue and not self._full:
-            pending = queue[0]
-            # What is known of the shards may have changed since it was queued.
-            current = self._stream.shard(pending.slot)
-            if current is shard and not self._add(pending, shard, now):
-                break
-            queue.popleft()
-            self._count(pending, -1)
-            if current is not shard:
-                self._wait(pending, current)
+        while queue and not self._full and self._add(queue[0], shard, now):
+            self._count(queue.popleft(), -1)
         if not queue:
             del self._waiting[shard]
+
+    def _sort_again(self) -> None:
+        """Let what waits wait for the shards that are known by now."""
+        self._version = self._stream.version
+        queues, self._waiting = self._waiting, {}
+        for pending in chain(*queues.values()):
+            self._waiting.setdefault(self._stream.shard(pending.slot), deque()).append(pending)
 
     def _add(self, pending: Pending, shard: Shard, now: float) -> bool:
         """Put an entry into the request, if the request and the shard have room."""

@@ -127,6 +127,7 @@ class Publisher:
 
     def _send(self, packing: Packing) -> None:
         batch = packing.take()
+        sent = self._clock()
         try:
             answers = self._put(batch)
         except _RequestError as error:
@@ -135,7 +136,7 @@ class Publisher:
             packing.lost(batch, str(error))
         else:
             self._failures = 0
-            packing.answered(batch, answers, self._clock())
+            packing.answered(batch, answers, self._clock(), sent)
 
     def _put(self, batch: list[Pending]) -> list[PutRecordsResultEntryTypeDef]:
         entries: list[Any] = [

@@ -69,6 +69,14 @@ class TestShard:
         ours.throttled(now=2.0)
         assert ours.share == pytest.approx(0.35)
 
+    def test_keeps_what_it_took_in_the_second_before_the_request_was_sent(self) -> None:
+        ours = shard()
+        ours.took(500, 0, now=0.05)
+        ours.took(499, 0, now=1.0)
+        ours.throttled(now=1.07, sent=1.04)
+        assert ours.share == pytest.approx(0.999), "the first 500 were still in the window"
+        assert ours.refusals == 0
+
     def test_keeps_its_share_when_a_probe_is_refused(self) -> None:
         ours = shard()
         for now in range(5):
@@ -92,7 +100,7 @@ class TestShard:
         for now in range(3):
             ours.took(int(ours.share * SHARD_RECORDS), 0, now=now)
             ours.went_well(now)
-        assert ours.share == pytest.approx(1.03)
+        assert ours.share == pytest.approx(1.012), "0.2 % first, then 1 %"
         ours.throttled(now=2.0)
         assert ours.share == 1
         for now in range(4, 9):
@@ -114,15 +122,35 @@ class TestStream:
             md5 = int.from_bytes(hashlib.md5(key.encode()).digest())
             assert Stream.slot(key) == md5 >> 118
 
-    def test_holds_back_nothing_before_the_first_answer(self) -> None:
-        assert Stream(lambda: 0.0).shard(3).allows(10**6, 10**12, now=0.0)
+    def test_is_taken_for_one_shard_before_the_first_answer(self) -> None:
+        unknown = Stream(lambda: 0.0).shard(3)
+        assert unknown.allows(500, SHARD_BYTES, now=0.0)
+        assert not unknown.allows(500, SHARD_BYTES + 1, now=0.0)
+        assert unknown.allows(64, 64 * SHARD_BYTES, now=0.0), "a few large ones, to see the shards"
 
-    def test_takes_an_unseen_slot_for_its_neighbours(self) -> None:
+    @pytest.mark.parametrize("order", [("left", "right"), ("right", "left")])
+    def test_takes_an_unseen_slot_for_the_nearest_one_that_was_seen(self, order: tuple[str, str]) -> None:
         stream = Stream(lambda: 0.0)
-        left, right = stream.learn(100, "left"), stream.learn(500, "right")
-        assert stream.shard(100) is stream.shard(101) is stream.shard(499) is left
-        assert stream.shard(500) is stream.shard(1023) is right
-        assert stream.shard(0) is left, "nothing below: the next above"
+        found = {name: stream.learn({"left": 100, "right": 500}[name], name) for name in order}
+        left, right = found["left"], found["right"]
+        assert stream.shard(0) is stream.shard(100) is stream.shard(299) is left
+        assert stream.shard(301) is stream.shard(500) is stream.shard(1023) is right
+
+    def test_says_when_a_slot_has_changed(self) -> None:
+        stream = Stream(lambda: 0.0)
+        before = stream.version
+        stream.learn(7, "a")
+        changed = stream.version
+        stream.learn(7, "a")
+        assert before != changed == stream.version
+
+    def test_forgets_where_a_closed_shard_was(self) -> None:
+        stream = Stream(lambda: 0.0)
+        parent = stream.learn(100, "parent")
+        stream.learn(900, "parent")
+        child = stream.learn(300, "child")
+        stream.closed(parent)
+        assert stream.shard(0) is stream.shard(100) is stream.shard(900) is child
 
     def test_follows_a_reshard(self) -> None:
         stream = Stream(lambda: 0.0)

@@ -373,6 +373,15 @@ class TestPace:
         assert result.resent == fake.throttled <= 300
         assert result.requests <= 55
 
+    @pytest.mark.parametrize("shards", range(1, 9))
+    def test_reaches_95_percent_of_the_limit_with_4_kb_records(self, limiter: str, shards: int) -> None:
+        fake = kinesis(limiter=limiter, shards=shards)
+        result = publisher(fake).publish(entries(20_000, 4_096))
+        best = max(fake.stored_by_shard.values()) * 4_105 / 1024**2
+        assert best / (fake.clock() - fake.began) >= 0.95
+        assert result.published == 20_000
+        assert result.resent <= 0.015 * result.published
+
     @pytest.mark.parametrize("shards", [1, 4])
     def test_reaches_95_percent_of_the_limit_in_bytes(self, limiter: str, shards: int) -> None:
         fake = kinesis(limiter=limiter, shards=shards)
@@ -521,7 +530,8 @@ def test_every_record_ends_in_one_place_whatever_fails(  # noqa: PLR0917 (hypoth
     untouched = [entry.id for entry in source[result.taken :]]
     assert answered + reported + Counter(untouched) == Counter(entry.id for entry in source)
     assert not (result.exhausted and untouched)
-    too_large = {entry.id for entry in source[: result.taken] if len(entry.data) == 1_100_000}
+    taken = source[: result.taken]
+    too_large = {each.id for each in taken if len(each.data) + len(each.partition_key) > MAX_RECORD_BYTES}
     assert {unpublished.id for unpublished in result.rejected} == too_large
     if time_limit is None:
         assert result.exhausted
