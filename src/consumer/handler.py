@@ -11,11 +11,11 @@ from aws_lambda_powertools.utilities.batch import process_partial_response
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 
 from common import clients
+from common.database import Database
 from common.errors import PermanentError
 from common.idempotency import BulkIdempotency
 from common.observability import logger, metrics, tracer
 from common.settings import ConsumerSettings
-from consumer.database import Database
 from consumer.decode import decode
 from consumer.processor import BulkProcessor
 from consumer.report import report

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
 
+from common.database import STATEMENT_SECONDS
 from common.errors import TransientError
-from consumer.database import STATEMENT_SECONDS
 from consumer.decode import Arrived, Rejection
 from consumer.sink import Stored
 

@@ -29,9 +29,9 @@ from typing import Any
 from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection, PreparedStatement
 
+from common.database import STATEMENT_SECONDS, Database, describe, sqlstate
 from common.errors import TransientError
 from common.record import Line
-from consumer.database import STATEMENT_SECONDS, Database, describe, sqlstate
 from consumer.decode import Arrived, Rejection, digest, reject
 
 CHANCE_ATTEMPTS = 4

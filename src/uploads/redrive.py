@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pg8000.exceptions import DatabaseError
 
 from common.chunk_job import ChunkCount, ChunkJob, job_id
+from common.database import Database, describe
 from common.errors import TransientError
-from consumer.database import Database, describe
 
 if TYPE_CHECKING:
     from uploads.ledger import Entry, Ledger

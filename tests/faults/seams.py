@@ -24,7 +24,7 @@ from aws_lambda_powertools.utilities.idempotency import base as idempotency_base
 from aws_lambda_powertools.utilities.idempotency.persistence import base, datarecord, dynamodb
 
 import common.clients
-import consumer.database
+import common.database
 import consumer.handler
 import consumer.sink
 import producer.api
@@ -100,7 +100,7 @@ def installed(**variables: str) -> Iterator[pytest.MonkeyPatch]:
         for module, name in _CACHED:
             patch.setattr(module, name, _kept(f"{module.__name__}.{name}", getattr(module, name).__wrapped__))
         _clocks(patch)
-        patch.setattr(consumer.database, "Connection", Connection)
+        patch.setattr(common.database, "Connection", Connection)
         logger.setLevel("CRITICAL")
         for each in levels:
             each.setLevel(logging.CRITICAL + 1)

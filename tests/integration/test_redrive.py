@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from common.chunk_job import ChunkCount, ChunkJob
+from common.database import Database
 from common.record import Fault, Line, RejectedLine
-from consumer.database import Database
 from consumer.decode import Arrived, Rejection, decode
 from consumer.sink import PostgresSink
 from tests.unit.consumer_support import message, stream_record

@@ -14,8 +14,8 @@ import pytest
 
 from common import clients
 from common.chunk_job import ChunkCount
+from common.database import Database
 from common.errors import TransientError
-from consumer.database import Database
 from tests.unit.uploads_aws import Aws, Context, ledger_properties
 from uploads import plan as plan_module
 from uploads import register as register_module

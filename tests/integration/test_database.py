@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pg8000.exceptions import DatabaseError
 
+from common.database import Database
 from common.errors import TransientError
 from common.settings import DatabaseSettings
-from consumer.database import Database
 from local.postgres import Postgres
 
 

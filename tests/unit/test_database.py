@@ -18,10 +18,10 @@ import pytest
 from botocore.signers import generate_db_auth_token
 from moto import mock_aws
 
+from common import database as module
+from common.database import Database
 from common.errors import TransientError
 from common.settings import DatabaseSettings
-from consumer import database as module
-from consumer.database import Database
 from tests.unit.certificates import Authority
 
 SECRET = "correct-horse-battery-staple"
