@@ -21,7 +21,6 @@ from cli import show, uploading
 from cli.errors import UserError
 from cli.reports import Account, Reports
 from cli.target import Target
-from common.errors import PermanentError
 from local.event_source_mapping import Clients, Delivery, Observer, StreamPoller, every
 from local.machine import REPOSITORY
 from local.metrics import totals
@@ -104,10 +103,7 @@ def run(
 ) -> None:
     """Run the whole stack on this machine, load records, repeat deliveries on purpose, and show the account."""
     if file is not None:
-        try:
-            format_of(file.name)
-        except PermanentError as error:
-            raise typer.BadParameter(f"{file}: {error}", param_hint="--input") from error
+        uploading.require_format(file, file.name, param_hint="--input")
     try:
         result = _demonstrate(records, file)
     except KeyboardInterrupt:
@@ -152,16 +148,9 @@ def _load(where: Target, path: Path) -> Account:
     with show.progress() as display:
         task = display.add_task(f"{path.name}: uploading", total=None)
 
-        def seen(account: Account) -> None:
-            settled = account["inserted"] + account["rejected"] + account["repeated"]
-            display.update(
-                task,
-                description=f"{path.name}: {account['state']}",
-                completed=settled,
-                total=max(account["lines"], settled) or None,
-            )
-
-        account = uploading.follow(reports, uploading.put(where, path), seen)
+        account = uploading.follow(
+            reports, uploading.put(where, path), show.following(display, task, path.name)
+        )
     if account["state"] == "failed":
         raise UserError(f"{path} could not be loaded: {account['reason']}")
     return account

@@ -12,11 +12,9 @@ import typer
 from cli import demo, show, target, uploading
 from cli import redrive as redriving
 from cli.errors import UserError
-from cli.reports import Account, Reports
-from common.errors import PermanentError
+from cli.reports import Reports
 from local import background
 from local.errors import StackError
-from uploads.upload import format_of
 
 app = typer.Typer(
     help="Oncestream: files become rows in Postgres, each record exactly once.",
@@ -95,10 +93,7 @@ def load(
 ) -> None:
     """Upload files and follow them until their accounts close: every line a row, a rejection or a repetition."""
     for path in files:
-        try:
-            format_of(prefix + path.name)
-        except PermanentError as error:
-            raise typer.BadParameter(f"{path}: {error}", param_hint="FILE") from error
+        uploading.require_format(path, prefix + path.name, param_hint="FILE")
     where = target.find(stack)
     reports = Reports(where)
     loaded = []
@@ -111,15 +106,7 @@ def load(
                 sent=partial(display.advance, task),
             )  # fmt: skip
 
-            def seen(account: Account, task: object = task, name: str = path.name) -> None:
-                settled = account["inserted"] + account["rejected"] + account["repeated"]
-                display.update(
-                    task,  # type: ignore[arg-type]
-                    description=f"{name}: {account['state']}",
-                    completed=settled,
-                    total=max(account["lines"], settled) or None,
-                )
-
+            seen = show.following(display, task, path.name)
             # One after the other: the stream is shared, loading several at once would make none of them faster.
             account = (
                 uploading.follow(reports, upload, seen, seconds=timeout) if watch else reports.account(upload)

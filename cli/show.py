@@ -20,6 +20,10 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from rich.progress import TaskID
+
+    from cli.reports import Account
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -47,6 +51,21 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         console=err,
     )
+
+
+def following(display: Progress, task: TaskID, name: str) -> Callable[[Account], None]:
+    """A callback that shows on the display how much of a file's account is settled."""
+
+    def seen(account: Account) -> None:
+        settled = account["inserted"] + account["rejected"] + account["repeated"]
+        display.update(
+            task,
+            description=f"{name}: {account['state']}",
+            completed=settled,
+            total=max(account["lines"], settled) or None,
+        )
+
+    return seen
 
 
 def steps() -> Callable[[str, float | None], None]:

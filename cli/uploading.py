@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import typer
 from boto3.s3.transfer import TransferConfig
 
 from cli.errors import UserError, asking
 from cli.reports import CLOSED, ENDED, Account, Reports
-from uploads.upload import field_metadata, upload_id
+from common.errors import PermanentError
+from uploads.upload import field_metadata, format_of, upload_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,20 @@ class Loaded:
             "reason": account.get("reason"),
             "seconds": round(self.seconds, 2),
         }
+
+
+def require_format(path: Path, key: str, *, param_hint: str) -> None:
+    """Refuse a file whose name, as the object's key, tells no format.
+
+    Raises
+    ------
+    typer.BadParameter
+        It says why.
+    """
+    try:
+        format_of(key)
+    except PermanentError as error:
+        raise typer.BadParameter(f"{path}: {error}", param_hint=param_hint) from error
 
 
 def put(

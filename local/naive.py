@@ -45,10 +45,3 @@ class NaiveConsumer:
             rows=json.dumps(rows),
         )
         connection.close()
-
-    def rows(self) -> int:
-        """How many rows there are by now."""
-        connection = self._connect()
-        (count,) = connection.run("SELECT count(*) FROM naive_records")[0]
-        connection.close()
-        return int(count)

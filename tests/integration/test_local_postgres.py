@@ -115,6 +115,8 @@ def test_a_leftover_server_on_the_same_data_is_ended_first(server: Postgres) -> 
 def test_a_process_that_only_has_the_number_of_a_leftover_server_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_text(f"{os.getpid()}\n{tmp_path}\n")
     end_leftover(tmp_path)  # or this test run ends here
+    assert psutil.pid_exists(os.getpid())
+    assert psutil.Process().status() != psutil.STATUS_ZOMBIE
 
 
 def test_remove_deletes_the_data_of_a_leftover_server_too(server: Postgres) -> None:

@@ -90,6 +90,7 @@ def test_a_child_dies_with_its_guard(tmp_path: Path) -> None:
     child, grandchild = start(tmp_path)
     with all_end([child.pid]):
         os.kill(child.guard_pid, signal.SIGKILL)
+    assert psutil.pid_exists(grandchild)
     os.kill(grandchild, signal.SIGKILL)  # nobody is left to see to it
 
 

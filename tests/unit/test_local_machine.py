@@ -52,6 +52,7 @@ def test_a_free_port_can_be_listened_on() -> None:
     machine.require_free_port(port, "Postgres")
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", port))
+        assert listener.getsockname() == ("127.0.0.1", port)
 
 
 def test_a_port_in_use_is_named_with_who_wants_it_and_how_to_find_who_has_it(taken_port: int) -> None:
@@ -80,6 +81,7 @@ def test_too_little_space_is_said_with_both_figures(tmp_path: Path, full_disk: N
 
 def test_enough_space_passes(tmp_path: Path) -> None:
     machine.require_space(tmp_path / "not" / "made" / "yet", 1)
+    assert list(tmp_path.iterdir()) == [], "asking makes no directory"
 
 
 @pytest.mark.parametrize(

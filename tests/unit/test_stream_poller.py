@@ -128,6 +128,9 @@ def test_a_poller_enabled_again_by_a_stack_update_is_disabled_again() -> None:
         given.functions.configurations[0]["State"] = "Enabled"
         wait(poller, lambda: len(given.functions.disabled) == 2)
 
+    assert given.functions.disabled == [UUID, UUID]
+    assert given.functions.configurations[0]["State"] == "Disabled"
+
 
 def test_a_mapping_that_an_earlier_run_disabled_is_run() -> None:
     given, log = world(accept, State="Disabled"), Log()
@@ -368,6 +371,8 @@ def test_a_deleted_stream_ends_its_shards_and_a_new_one_is_read() -> None:
         given.kinesis.put("b")
         given.kinesis.deleted = False
         wait(poller, lambda: log.data == ["a", "b"])
+
+    assert log.data == ["a", "b"]
 
 
 def test_a_stream_that_does_not_exist_yet_is_waited_for() -> None:
