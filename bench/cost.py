@@ -3,8 +3,9 @@
 ``python -m bench.cost`` prints the table of docs/deploy.md.
 
 The requests and units of a record are those that the benchmark measures (docs/performance.md), and a test compares
-where it can. The prices are the list prices of us-east-1 in US dollars, written down on ``DATE``, without free tier
-and without tax. They are on the pages named; nothing here asks AWS.
+where it can. The prices are the list prices of us-east-1 in US dollars, as of ``DATE``, without free tier and without
+tax. AWS's own pages, which are named, fill their figures in by script and could not be read here; each figure was
+compared on ``DATE`` with public texts that quote it, the youngest of which is named behind it. Nothing here asks AWS.
 """
 
 from __future__ import annotations
@@ -16,27 +17,30 @@ GIB = 1024**3
 HOURS = 730
 """In a month, as AWS counts."""
 
-# aws.amazon.com/kinesis/data-streams/pricing (on demand, standard)
+# aws.amazon.com/kinesis/data-streams/pricing (on-demand standard; all four quoted from the AWS price list of 2026-09)
 STREAM_HOUR = 0.04
 STREAM_GIB_IN = 0.08
 STREAM_GIB_OUT = 0.04
 STREAM_GIB_MONTH = 0.10  # beyond the first day
-# aws.amazon.com/dynamodb/pricing/on-demand
+# aws.amazon.com/dynamodb/pricing/on-demand (since 2024-11; airbyte.com/data-engineering-resources/dynamodb-pricing,
+# 2025-07; storage and point-in-time recovery: READMEs of public repositories)
 WRITE_UNIT = 0.625e-6
 TABLE_GIB_MONTH = 0.25
 TABLE_BACKUP_GIB_MONTH = 0.20  # point-in-time recovery
-# aws.amazon.com/lambda/pricing (x86)
+# aws.amazon.com/lambda/pricing (x86; READMEs of public repositories, all the same since 2024)
 INVOCATION = 0.20e-6
 GIB_SECOND = 0.0000166667
-# aws.amazon.com/sqs/pricing, aws.amazon.com/s3/pricing
+# aws.amazon.com/sqs/pricing, aws.amazon.com/s3/pricing (READMEs of public repositories)
 QUEUE_REQUEST = 0.40e-6
 S3_GIB_MONTH = 0.023
 # aws.amazon.com/cloudwatch/pricing, aws.amazon.com/xray/pricing
+# (factualminds.com/blog/amazon-cloudwatch-pricing-metrics-logs-alarms-dashboards, 2026-06)
 ALARM = 0.10
 METRIC = 0.30
 LOG_GIB = 0.50
 TRACE = 5e-6
 # aws.amazon.com/rds/aurora/pricing (Aurora Standard; input and output, $0.20 a million, comes on top)
+# (factualminds.com/blog/amazon-aurora-pricing-io-optimized-serverless-v2-global, 2026-06)
 ACU_HOUR = 0.12
 AURORA_GIB_MONTH = 0.10
 

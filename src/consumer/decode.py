@@ -30,9 +30,11 @@ class Arrived:
     sequence_number: str
     arrived_at: float
     """Seconds since the epoch, as Kinesis took it."""
+    redriven: bool = False
+    """Whether `once redrive` has sent it: then a row of rejected_records awaits it."""
 
     @property
-    def may_repeat(self) -> bool:
+    def has_own_id(self) -> bool:
         """Whether it is a line of a file whose data carries its own id.
 
         Another line may then carry the same id. An id derived from the place in the file begins with the
@@ -40,6 +42,11 @@ class Arrived:
         """
         upload = self.record.upload
         return upload is not None and not self.record.id.startswith(f"{upload.id}:")
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it says something new though its id is known: the line that repeats it, or that it is back."""
+        return self.redriven or self.has_own_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,11 @@ class Rejection:
     arrived_at: float
     record_id: str | None = None
     upload: Line | None = None
+
+    @property
+    def is_line(self) -> bool:
+        """Whether it is a line of a file that never was a message: producer/chunks rejected it."""
+        return self.upload is not None and self.id.startswith(f"{self.upload.id}:")
 
 
 def decode(record: dict[str, Any]) -> Arrived | Rejection:
@@ -77,7 +89,8 @@ def decode(record: dict[str, Any]) -> Arrived | Rejection:
         raw = kinesis["data"].encode(errors="backslashreplace")
         return Rejection(digest(raw), f"not base64: {error}", raw, shard_id, sequence_number, arrived_at)
     try:
-        return Arrived(Record.from_bytes(raw), raw, shard_id, sequence_number, arrived_at)
+        redriven = is_redriven(kinesis["partitionKey"], raw)
+        return Arrived(Record.from_bytes(raw), raw, shard_id, sequence_number, arrived_at, redriven)
     except PermanentError as error:
         reason = str(error)
     line = RejectedLine.from_bytes(raw)
@@ -125,6 +138,12 @@ def storable(text: str, length: int) -> str:
     """
     encodable = text[:length].encode(errors="backslashreplace").decode()
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", encodable)[:length]
+
+
+def is_redriven(partition_key: str, raw: bytes) -> bool:
+    """Whether a message of the stream was put there by `once redrive`: its key is the rejected record's id."""
+    # The length first: nearly no record pays for the digest.
+    return len(partition_key) == 64 and partition_key == digest(raw)
 
 
 def digest(raw: bytes) -> str:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,16 +32,13 @@ from pg8000.native import Connection, PreparedStatement
 from common.database import STATEMENT_SECONDS, Database, describe, sqlstate
 from common.errors import TransientError
 from common.record import Line
-from consumer.decode import Arrived, Rejection, digest, reject
+from consumer.columns import SEPARATOR, column, places
+from consumer.decode import Arrived, Rejection, reject
+from consumer.settle import settle_rejected
 
 CHANCE_ATTEMPTS = 4
 _RECORD_FAULTS = frozenset({"22", "23", "54"})
 _CHANCE = "40"
-
-# A control character occurs neither in an identifier nor in JSON text. So a column of values travels as one
-# text, which both sides take apart faster than an array or a document (1.3 ms of 10 for 1,000 records). The
-# ids that were inserted come back in the same way: pg8000 would take 5 ms to read 1,000 rows.
-_SEPARATOR = "\x1f"
 
 # The conflict is named: a unique index that a user adds must not make another record vanish without a word.
 _INSERT_RECORDS = """
@@ -65,8 +62,8 @@ WITH inserted AS (
 SELECT string_agg(id, chr(31)) FROM inserted
 """
 
-# What was stored stays stored: the same message may be refused today because the payload's type has become
-# stricter since.
+# What was stored stays stored: the same message, or line, may be refused today because the payload's type has
+# become stricter since. A line that producer/chunks rejects has no record's id: it is known by its place.
 _INSERT_REJECTIONS = """
 INSERT INTO rejected_records (id, reason, raw, record_id, upload_id, upload_chunk, upload_line,
                               shard_id, sequence_number, arrived_at)
@@ -74,31 +71,20 @@ SELECT id, reason, decode(raw, 'base64'), record_id, upload_id, upload_chunk, up
        shard_id, sequence_number, to_timestamp(arrived_at)
 FROM jsonb_to_recordset(:rows ::jsonb) AS r (
     id text, reason text, raw text, record_id text, upload_id text, upload_chunk integer, upload_line integer,
-    shard_id text, sequence_number text, arrived_at float8)
+    is_line boolean, shard_id text, sequence_number text, arrived_at float8)
 WHERE NOT EXISTS (
-        SELECT FROM records AS known WHERE known.id = r.record_id
-        AND (known.upload_id, known.upload_chunk, known.upload_line)
-          = (r.upload_id, r.upload_chunk, r.upload_line))
+        SELECT FROM records AS known
+        WHERE (known.upload_id, known.upload_chunk, known.upload_line)
+            = (r.upload_id, r.upload_chunk, r.upload_line)
+          AND (known.id = r.record_id OR r.is_line))
   AND NOT EXISTS (
-        SELECT FROM repeated_records AS known WHERE known.record_id = r.record_id
-        AND (known.upload_id, known.upload_chunk, known.upload_line)
-          = (r.upload_id, r.upload_chunk, r.upload_line))
+        SELECT FROM repeated_records AS known
+        WHERE (known.upload_id, known.upload_chunk, known.upload_line)
+            = (r.upload_id, r.upload_chunk, r.upload_line)
+          AND (known.record_id = r.record_id OR r.is_line))
 ON CONFLICT (id) DO UPDATE SET redriven_at = NULL, reason = excluded.reason
     WHERE rejected_records.redriven_at IS NOT NULL
 RETURNING id
-"""
-
-# A rejected record that came again (`once redrive`) and is settled now: its old row goes in the transaction that
-# settles it, so that rows and rejections add up at every moment. It is known by its bytes, or by its line.
-_AWAITED = "SELECT FROM rejected_records WHERE redriven_at IS NOT NULL LIMIT 1"
-_SETTLE_REDRIVEN = """
-DELETE FROM rejected_records AS old
-USING jsonb_to_recordset(:rows ::jsonb) AS r (
-    digest text, upload_id text, upload_chunk integer, upload_line integer)
-WHERE old.redriven_at IS NOT NULL
-  AND (old.id = r.digest
-       OR (old.upload_id, old.upload_chunk, old.upload_line)
-        = (r.upload_id, r.upload_chunk, r.upload_line))
 """
 
 # The row of the record says which line was first. It is read by a statement after the insert: that one sees
@@ -185,14 +171,13 @@ class PostgresSink:
                 with self._database.transaction(seconds) as connection:
                     insert = self._insert_searching if searching else self._insert_all
                     settled = insert(connection, arrived, deadline)
-                    new = _insert_rejections(connection, [*rejections, *settled.refused.values()])
+                    rejected = [*rejections, *settled.refused.values()]
+                    new = _insert_rejections(connection, rejected)
                     known = [each for each in arrived if each.record.id in settled.duplicates]
-                    repeated = [each for each in (*duplicates, *known) if each.may_repeat]
-                    if connection.run(_AWAITED):
-                        stored = [each for each in arrived if each.record.id in settled.inserted]
-                        refused = [*rejections, *settled.refused.values()]
-                        _settle_redriven(connection, [*stored, *known, *repeated], refused)
-                    _insert_repeated(connection, repeated)
+                    again = [*duplicates, *known]
+                    stored = [each for each in arrived if each.record.id in settled.inserted]
+                    settle_rejected(connection, stored, again, rejected)
+                    _insert_repeated(connection, [each for each in again if each.has_own_id])
                 return replace(settled, rejected=new)
             except DatabaseError as error:
                 kind = sqlstate(error)[:2]
@@ -253,28 +238,16 @@ class PostgresSink:
         if statement is None or statement.con is not connection:
             statement = self._insert_records = connection.prepare(_INSERT_RECORDS)
         records = [each.record for each in arrived]
-        uploads = [record.upload for record in records]
         [[inserted]] = statement.run(
-            ids=_column(record.id for record in records),
-            partition_keys=_column(record.partition_key for record in records),
-            payloads=_column(record.payload_json for record in records),
-            uploads=_column(upload.id if upload else "" for upload in uploads),
-            chunks=_column(str(upload.chunk) if upload else "" for upload in uploads),
-            lines=_column(str(upload.line) if upload else "" for upload in uploads),
-            shards=_column(each.shard_id for each in arrived),
-            sequence_numbers=_column(each.sequence_number for each in arrived),
-            arrivals=_column(str(each.arrived_at) for each in arrived),
+            ids=column(record.id for record in records),
+            partition_keys=column(record.partition_key for record in records),
+            payloads=column(record.payload_json for record in records),
+            **places([record.upload for record in records]),
+            shards=column(each.shard_id for each in arrived),
+            sequence_numbers=column(each.sequence_number for each in arrived),
+            arrivals=column(str(each.arrived_at) for each in arrived),
         )
-        return frozenset(inserted.split(_SEPARATOR) if inserted else ())
-
-
-def _column(values: Iterable[str]) -> str:
-    values = list(values)
-    text = _SEPARATOR.join(values)
-    if text.count(_SEPARATOR) != len(values) - 1:
-        # The columns would shift against each other.
-        raise ValueError("a value holds U+001F, which separates values")
-    return text
+        return frozenset(inserted.split(SEPARATOR) if inserted else ())
 
 
 def _insert_rejections(connection: Connection, rejections: Sequence[Rejection]) -> frozenset[str]:
@@ -286,6 +259,7 @@ def _insert_rejections(connection: Connection, rejections: Sequence[Rejection]) 
             "raw": base64.b64encode(each.raw).decode(),
             "record_id": each.record_id,
             **_place(each.upload),
+            "is_line": each.is_line,
             "shard_id": each.shard_id,
             "sequence_number": each.sequence_number,
             "arrived_at": each.arrived_at,
@@ -295,16 +269,6 @@ def _insert_rejections(connection: Connection, rejections: Sequence[Rejection]) 
     if not rows:
         return frozenset()
     return frozenset(row[0] for row in connection.run(_INSERT_REJECTIONS, rows=json.dumps(rows)))
-
-
-def _settle_redriven(
-    connection: Connection, stored: Sequence[Arrived], rejections: Sequence[Rejection]
-) -> None:
-    """Remove rejected records that were awaited and are settled: by a row, or (a line) by another rejection."""
-    rows = [{"digest": digest(each.raw), **_place(each.record.upload)} for each in stored]
-    rows += [{"digest": None, **_place(each.upload)} for each in rejections if each.upload]
-    if rows:
-        connection.run(_SETTLE_REDRIVEN, rows=json.dumps(rows))
 
 
 def _insert_repeated(connection: Connection, lines: Sequence[Arrived]) -> None:

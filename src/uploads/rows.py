@@ -18,14 +18,28 @@ if TYPE_CHECKING:
 RAW_BYTES = 1000
 """As much of a rejected record's bytes is shown."""
 
-_TABLES = {"inserted": "records", "rejected": "rejected_records", "repeated": "repeated_records"}
 _TIMES = {"records": "loaded_at", "rejected_records": "rejected_at", "repeated_records": "repeated_at"}
 
-# The names in these statements are the constants above; values are always bound.
-_COUNTS = " UNION ALL ".join(
-    f"SELECT '{name}', upload_chunk, count(*) FROM {table} WHERE upload_id = :upload GROUP BY upload_chunk"  # noqa: S608 - constants
-    for name, table in _TABLES.items()
-)
+# A line that was rejected twice is one line, and one that was stored or repeats an id is not rejected, whatever else
+# somebody said of it: the rows of rejected_records are as many as the messages, and the account is about lines.
+_COUNTS = """
+SELECT 'inserted', upload_chunk, count(*) FROM records WHERE upload_id = :upload GROUP BY upload_chunk
+UNION ALL
+SELECT 'repeated', upload_chunk, count(*) FROM repeated_records WHERE upload_id = :upload GROUP BY upload_chunk
+UNION ALL
+SELECT 'rejected', upload_chunk, count(DISTINCT upload_line) FROM rejected_records AS line
+WHERE upload_id = :upload
+  AND NOT EXISTS (
+        SELECT FROM records AS known
+        WHERE (known.upload_id, known.upload_chunk, known.upload_line)
+            = (line.upload_id, line.upload_chunk, line.upload_line))
+  AND NOT EXISTS (
+        SELECT FROM repeated_records AS known
+        WHERE (known.upload_id, known.upload_chunk, known.upload_line)
+            = (line.upload_id, line.upload_chunk, line.upload_line))
+GROUP BY upload_chunk
+"""
+# Names in it are the constants above; values are always bound.
 _LAST = "SELECT greatest({})".format(
     ", ".join(
         f"(SELECT max({time}) FROM {table} WHERE upload_id = :upload)"  # noqa: S608 - constants

@@ -74,6 +74,32 @@ def test_a_record_that_postgres_refused_is_a_row_after_the_fix(
     assert sql(count, ids=ids) == [[3, 0]]
 
 
+def test_a_record_whose_id_comes_while_it_is_on_its_way_stays_rejected_and_is_awaited_no_more(
+    target: Target, redriver: Redriver, poller: StreamPoller, sql: Any
+) -> None:
+    record, bad = f"redrive-{uuid.uuid4().hex}", f"bad_{uuid.uuid4().hex}"
+    sql(f"ALTER TABLE records ADD CONSTRAINT {bad} CHECK (NOT payload ? '{bad}')")
+    send(target, [{"id": record, "payload": {bad: 1}}])
+    poller.wait_until_drained(60)
+    sql(f"ALTER TABLE records DROP CONSTRAINT {bad}")
+    page = Reports(target).redrive("messages", None, "")
+    [marked] = [each for each in page["messages"] if record.encode() in base64.b64decode(each["data"])]
+    send(target, [{"id": record, "payload": {"good": 1}}])
+    poller.wait_until_drained(60)
+    state = "SELECT redriven_at IS NOT NULL FROM rejected_records WHERE record_id = :record"
+    assert sql(state, record=record) == [[True]]
+    # As the redriver does, which was interrupted here.
+    target.client("kinesis").put_record(
+        StreamName=target.output("RecordStreamName"),
+        Data=base64.b64decode(marked["data"]),
+        PartitionKey=marked["id"],
+    )
+    poller.wait_until_drained(60)
+    assert sql(state, record=record) == [[False]]
+    assert sql("SELECT payload ? 'good' FROM records WHERE id = :record", record=record) == [[True]]
+    sql("DELETE FROM rejected_records WHERE record_id = :record", record=record)
+
+
 def test_a_rejected_line_is_a_row_after_the_fix_and_the_account_stays_closed(
     target: Target, redriver: Redriver, poller: StreamPoller, sql: Any, tmp_path: Path
 ) -> None:

@@ -27,6 +27,18 @@ from tests.unit.consumer_support import message
 from tests.unit.uploads_aws import template
 from uploads.upload import upload_id
 
+# Why the code needs each, in AWS's documentation (all under docs.aws.amazon.com), and the test that the code does it:
+# - PartiQL: amazondynamodb/latest/developerguide/ql-iam.html. A claim is an INSERT, a release a DELETE:
+#   tests/unit/test_lean.py and test_idempotency.py look at the statements.
+# - discarded batches: lambda/latest/dg/kinesis-on-failure-destination.html (S3: PutObject on the objects, ListBucket on
+#   the bucket). tests/unit/test_template.py: every stream has such a destination.
+# - a missing object: AmazonS3/latest/API/API_GetObject.html (Permissions: without s3:ListBucket 403, not 404). What
+#   a 404 means to each function: tests/unit/test_uploads_register.py, test_uploads_plan.py, test_chunks.py.
+# - SendMessageBatch: AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-api-permissions-reference.html.
+#   tests/unit/test_uploads_jobs.py: jobs are sent in batches.
+# - lost notifications: lambda/latest/dg/invocation-async-retain-records.html (the function's role sends to the queue).
+# - rds-db:connect: AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html. tests/unit/test_database.py:
+#   the token is the one that boto3 makes; test_template_variants.py: for one database, and one user.
 PARTIQL = "MiniStack asks for dynamodb:BatchExecuteStatement, which is no action of AWS, instead of PartiQL's"
 ON_FAILURE = "Lambda writes discarded batches, under the function's role; here the poller does, under its own"
 MISSING_OBJECT = "MiniStack says 404 for a missing object, S3 403 to a caller that may not list the bucket"

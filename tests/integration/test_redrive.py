@@ -13,9 +13,10 @@ import pytest
 from common.chunk_job import ChunkCount, ChunkJob
 from common.database import Database
 from common.record import Fault, Line, RejectedLine
-from consumer.decode import Arrived, Rejection, decode
+from consumer.decode import Arrived, Rejection, decode, digest
+from consumer.processor import BulkProcessor, Outcome
 from consumer.sink import PostgresSink
-from tests.unit.consumer_support import message, stream_record
+from tests.unit.consumer_support import Context, FakeIdempotency, message, stream_record
 from uploads import redrive as module
 from uploads.ledger import Entry
 from uploads.redrive import Redrive
@@ -49,6 +50,24 @@ class World:
         self.sink = PostgresSink(self.database)
         self.redrive = Redrive(Ledger(), self.database)  # type: ignore[arg-type]
         self.admin = settings.connect()
+        self.claims = FakeIdempotency()
+
+    def deliver(self, *messages: bytes, redriven: bool = False) -> list[Outcome]:
+        """The consumer at work on a batch, with its claims; ``redriven`` ones have the key that the redriver gives."""
+        records = [stream_record(data, number) for number, data in enumerate(messages, 1)]
+        if redriven:
+            for record, data in zip(records, messages, strict=True):
+                record["kinesis"]["partitionKey"] = digest(data)
+        processor = BulkProcessor(self.claims, self.sink)
+        with processor(records, decode, Context()):  # type: ignore[arg-type]
+            processor.process()
+        return [result.outcome for result in processor.results]
+
+    def reject(self, data: bytes) -> None:
+        """Have Postgres refuse a message that it would take otherwise."""
+        self.refuse()
+        assert self.deliver(data) == [Outcome.REJECTED]
+        self.accept()
 
     def refuse(self) -> None:
         """From now on Postgres takes no payload with a field "bad"."""
@@ -204,3 +223,111 @@ def test_a_message_whose_id_another_one_has_brought_since_stays_rejected(world: 
     assert world.redrive.count(None)["messages"] == 0
     assert world.redrive.messages(None, "")["messages"] == []
     assert (world.ids("records"), len(world.ids("rejected_records"))) == (["r1"], 1)
+
+
+# --- a redriven record whose id is known: it never was, or is no more, this record's turn
+
+
+def test_a_redriven_record_whose_id_came_before_it_stays_rejected_and_is_awaited_no_more(
+    world: World,
+) -> None:
+    bad = message("r1", {"bad": 1})
+    world.reject(bad)
+    assert len(world.redrive.messages(None, "")["messages"]) == 1
+    assert world.deliver(message("r1", {"good": 1})) == [Outcome.INSERTED]
+    assert (world.marked(), "r1" in world.claims.completed) == (1, True)
+    assert world.deliver(bad, redriven=True) == [Outcome.DUPLICATE]
+    assert (world.ids("records"), len(world.ids("rejected_records")), world.marked()) == (["r1"], 1, 0)
+
+
+def test_a_redriven_record_whose_id_comes_in_its_own_batch_is_awaited_no_more(world: World) -> None:
+    bad = message("r1", {"bad": 1})
+    world.reject(bad)
+    world.redrive.messages(None, "")
+    assert world.deliver(message("r1", {"good": 1}), bad, redriven=True) == [
+        Outcome.INSERTED,
+        Outcome.DUPLICATE,
+    ]
+    assert (world.ids("records"), len(world.ids("rejected_records")), world.marked()) == (["r1"], 1, 0)
+
+
+def test_a_redriven_record_whose_id_is_remembered_though_its_row_is_gone_is_awaited_no_more(
+    world: World,
+) -> None:
+    bad = message("r1", {"bad": 1})
+    world.reject(bad)
+    world.claims.completed.add("r1")
+    world.redrive.messages(None, "")
+    assert world.deliver(bad, redriven=True) == [Outcome.DUPLICATE]
+    assert (world.ids("records"), len(world.ids("rejected_records")), world.marked()) == ([], 1, 0)
+
+
+@pytest.mark.parametrize("completed", [True, False], ids=["claim completed", "claim forgotten"])
+def test_a_redriven_line_whose_id_another_line_has_brought_is_a_repeat(world: World, completed: bool) -> None:
+    first, bad = message("own", {}, (UPLOAD.upload, 0, 1)), message("own", {"bad": 1}, PLACE)
+    world.reject(bad)
+    world.redrive.messages(None, "")
+    world.deliver(first)
+    if not completed:
+        world.claims.completed.clear()
+    for _ in range(2):
+        assert world.deliver(bad, redriven=True) == [Outcome.DUPLICATE]
+        assert (world.ids("records"), world.ids("rejected_records")) == (["own"], [])
+        assert world.admin.run("SELECT upload_line FROM repeated_records") == [[3]]
+
+
+# --- a record that is rejected by one version of the code and comes again, unasked, to another
+
+
+def test_a_record_that_was_rejected_and_is_taken_when_its_batch_comes_again_is_a_row_only(
+    world: World,
+) -> None:
+    bad, line = message("r1", {"bad": 1}), message(f"{UPLOAD.upload}:40", {"bad": 1}, PLACE)
+    other = message("r2", {"bad": 1})
+    for each in (bad, line, other):
+        world.reject(each)
+    assert world.deliver(bad, line) == [Outcome.INSERTED] * 2
+    assert world.ids("records") == ["r1", f"{UPLOAD.upload}:40"]
+    assert world.ids("rejected_records") == [digest(other)]
+
+
+def test_a_line_that_the_producer_had_rejected_and_publishes_now_is_settled_once(world: World) -> None:
+    world.sink.store([], [line(PLACE, 40), line((UPLOAD.upload, 0, 4), 50), line((UPLOAD.upload, 0, 5), 60)])
+    world.deliver(message("own", {}, (UPLOAD.upload, 0, 1)))
+    world.deliver(message("own", {}, PLACE), message("new", {}, (UPLOAD.upload, 0, 4)))
+    assert world.ids("records") == ["new", "own"]
+    assert world.admin.run("SELECT upload_line FROM repeated_records") == [[3]]
+    assert world.ids("rejected_records") == [f"{UPLOAD.upload}:60"]
+
+
+def test_a_line_that_is_stored_or_repeated_stays_so_when_the_producer_rejects_it_later(world: World) -> None:
+    world.deliver(message("own", {}, (UPLOAD.upload, 0, 1)))
+    world.deliver(message("own", {}, PLACE))
+    world.sink.store([], [line((UPLOAD.upload, 0, 1), 0), line(PLACE, 40), line((UPLOAD.upload, 0, 4), 50)])
+    assert world.ids("rejected_records") == [f"{UPLOAD.upload}:50"]
+
+
+@pytest.mark.parametrize("later", ["a message", "a line"])
+def test_a_line_that_is_rejected_twice_in_different_bytes_is_one_rejected_record(
+    world: World, later: str
+) -> None:
+    earlier = message(f"{UPLOAD.upload}:40", {"bad": 1, "a": 1}, PLACE)
+    other = message(f"{UPLOAD.upload}:50", {"bad": 1}, (UPLOAD.upload, 0, 4))
+    world.refuse()
+    world.deliver(earlier, other)
+    if later == "a message":
+        again = message(f"{UPLOAD.upload}:40", {"bad": 1, "a": 1.0}, PLACE)
+        world.deliver(again)
+        expected = digest(again)
+    else:
+        world.sink.store([], [line(PLACE, 40)])
+        expected = f"{UPLOAD.upload}:40"
+    assert world.ids("rejected_records") == sorted([expected, digest(other)])
+
+
+def test_what_somebody_else_says_of_a_line_does_not_remove_its_rejection(world: World) -> None:
+    world.reject(message("own", {"bad": 1}, PLACE))
+    world.deliver(message("another", {}, PLACE))
+    nameless = {"partition_key": "p", "upload": dict(zip(("id", "chunk", "line"), PLACE, strict=True))}
+    world.deliver(json.dumps(nameless).encode())
+    assert len(world.ids("rejected_records")) == 2

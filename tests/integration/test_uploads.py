@@ -235,6 +235,19 @@ def test_the_account_closes_line_by_line(aws: Aws, rows: Rows, ask: Callable[...
     assert [each["upload"] for each in ask(uploads=10)["uploads"]] == [UPLOAD.upload]
 
 
+def test_a_line_counts_once_whatever_there_is_of_it(aws: Aws, rows: Rows, ask: Callable[..., Any]) -> None:
+    aws.ledger.register(UPLOAD)
+    aws.ledger.mark_planned(UPLOAD, 1, NOW)
+    aws.dynamodb.put_item(TableName=aws.table, Item=count(0, 4, 0).to_item(UPLOAD.upload))
+    for number, place in enumerate([1, 1, 2, 3, 4]):  # line 1 was rejected in other bytes before a deploy
+        rows.add("rejected_records", 0, place, id=f"{number}")
+    rows.add("records", 0, 2)
+    rows.add("repeated_records", 0, 3)
+    account = ask(account=UPLOAD.upload)["account"]
+    assert [account[name] for name in ("inserted", "rejected", "repeated", "missing")] == [1, 2, 1, 0]
+    assert (account["state"], account["reason"]) == ("done", None)
+
+
 def test_a_row_taken_lately_keeps_an_upload_from_being_stuck(
     aws: Aws, rows: Rows, ask: Callable[..., Any]
 ) -> None:

@@ -32,6 +32,12 @@ BOOTSTRAP = """#!/bin/sh
 export PYTHONPATH=/var/runtime:/var/task
 exec /usr/bin/python3.13 -m awslambdaric "$_HANDLER"
 """
+# What SAM starts under a debugger, with the Python at /var/lang/bin: the real image has both.
+DEBUGGED_BOOTSTRAP = """import os, runpy, sys
+sys.path[:0] = ["/var/runtime", "/var/task"]
+sys.argv = ["awslambdaric", os.environ["_HANDLER"]]
+runpy.run_module("awslambdaric", run_name="__main__")
+"""
 
 
 def start_engine() -> Child | None:
@@ -129,6 +135,9 @@ def _build_archive(not_pulled: NoEngineError) -> None:
         _run(step, log)
     (runtime / "bootstrap").write_text(BOOTSTRAP)
     (runtime / "bootstrap").chmod(0o755)
+    (runtime / "bootstrap.py").write_text(DEBUGGED_BOOTSTRAP)
+    (root / "var" / "lang" / "bin").mkdir(parents=True)
+    (root / "var" / "lang" / "bin" / "python3.13").symlink_to("/usr/bin/python3.13")
     (root / "var" / "task").mkdir(exist_ok=True)
     for cache in ("var/cache/apt", "var/lib/apt/lists"):
         shutil.rmtree(root / cache, ignore_errors=True)

@@ -47,7 +47,8 @@ METRICS = {value for name, value in vars(observability).items() if name.isupper(
 # streams/latest/dg/monitoring-with-cloudwatch.html,
 # AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html,
 # amazondynamodb/latest/developerguide/metrics-dimensions.html,
-# AmazonRDS/latest/AuroraUserGuide/Aurora.AuroraMonitoring.Metrics.html. As of 2026-11-21.
+# AmazonRDS/latest/AuroraUserGuide/Aurora.AuroraMonitoring.Metrics.html, AmazonRDS/latest/UserGuide/rds-metrics.html.
+# As of 2026-11-21.
 DOCUMENTED = {
     ("AWS/Lambda", "FunctionName"): {
         *(
@@ -64,6 +65,7 @@ DOCUMENTED = {
     ("AWS/Kinesis", "StreamName"): {"WriteProvisionedThroughputExceeded"},
     ("AWS/DynamoDB", "TableName"): {"WriteThrottleEvents"},
     ("AWS/RDS", "DBClusterIdentifier"): {"DatabaseConnections"},
+    ("AWS/RDS", "DBInstanceIdentifier"): {"DatabaseConnections"},
 }
 
 type Named = tuple[str, str, str, str]
@@ -211,7 +213,11 @@ def test_every_metric_that_is_watched_is_emitted(named: Named) -> None:
     namespace, name, dimension, value = named
     if namespace.startswith("AWS/"):
         assert name in DOCUMENTED[namespace, dimension]
-        assert re.sub(r"[${}]|\.QueueName", "", value) in {*RESOURCES, *mappings()}
+        assert re.sub(r"[${}]|\.QueueName", "", value) in {
+            *RESOURCES,
+            *mappings(),
+            "DatabaseInstanceIdentifier",
+        }
         return
     assert (
         namespace
@@ -422,5 +428,10 @@ def test_the_costs_count_what_the_stack_has() -> None:
         if namespace.startswith("Oncestream")
     }
     assert len(shown) == cost.METRICS
+    measured = re.search(
+        r"^\| write units a new record \| (\d+) \|", (REPOSITORY / "docs/performance.md").read_text(), re.M
+    )
+    assert measured
+    assert int(measured[1]) == cost.WRITE_UNITS
     assert PARAMETERS["ChunkBytes"]["Default"] == cost.CHUNK_BYTES
     assert PARAMETERS["IdempotencyExpirySeconds"]["Default"] == cost.REMEMBERED_DAYS * 86400

@@ -119,6 +119,10 @@ def test_what_makes_sense_passes(given: dict[str, object]) -> None:
             {"Database": "aurora", "DatabaseSubnetIds": "a", "DatabaseSecurityGroupIds": "b"},
             "DatabaseSubnetIds goes",
         ),
+        (
+            {"Database": "aurora", "DatabaseInstanceIdentifier": "db-1"},
+            "DatabaseInstanceIdentifier goes with Database=existing.",
+        ),
         ({"Database": "aurora", "DatabaseAuthentication": "trust"}, "It needs DatabaseAuthentication=iam."),
     ],
 )

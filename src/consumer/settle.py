@@ -1,0 +1,102 @@
+"""Rejected records that come again and are settled in another way.
+
+The old row goes in the transaction that settles the record, so that rows and rejections add up at every moment. It is
+known by its bytes, or by its line. That may be a redriven record (`once redrive` has marked its row: it is *awaited*),
+or one of a batch that is delivered again and meets a deploy that takes what the last one refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pg8000.native import Connection
+
+from consumer.columns import column, places
+from consumer.decode import Arrived, Rejection, digest
+
+# Whether there can be any is asked first: 0.7 ms for 1,000 records, and to look for each takes 3.
+_ANY_REJECTED = "SELECT FROM rejected_records LIMIT 1"
+_SOME_REJECTED = """
+SELECT WHERE EXISTS (SELECT FROM rejected_records WHERE redriven_at IS NOT NULL)
+    OR EXISTS (SELECT FROM rejected_records WHERE record_id = ANY(string_to_array(:ids, chr(31))))
+    OR EXISTS (
+        SELECT FROM rejected_records AS old
+        JOIN unnest(string_to_array(:uploads, chr(31)), string_to_array(:chunks, chr(31)) ::integer[])
+             AS r (upload_id, upload_chunk) USING (upload_id, upload_chunk)
+        WHERE old.record_id IS NULL)
+"""
+_ROWS = """
+    unnest(string_to_array(:digests, chr(31)), string_to_array(:ids, chr(31), ''),
+           string_to_array(:uploads, chr(31), ''), string_to_array(:chunks, chr(31), '') ::integer[],
+           string_to_array(:lines, chr(31), '') ::integer[])
+    AS r (digest, record_id, upload_id, upload_chunk, upload_line)
+"""
+_SAME_LINE = """
+    (old.upload_id, old.upload_chunk, old.upload_line) = (r.upload_id, r.upload_chunk, r.upload_line)
+    AND (old.record_id IS NULL OR r.record_id IS NULL OR old.record_id = r.record_id)
+"""
+_SETTLE_STORED = f"""
+DELETE FROM rejected_records AS old USING {_ROWS} WHERE old.id = r.digest OR ({_SAME_LINE})
+"""  # noqa: S608 - constants
+# The line that was rejected last says how. Two of one line that came in one batch both stay.
+_SETTLE_REJECTED = f"""
+DELETE FROM rejected_records AS old USING {_ROWS}
+WHERE {_SAME_LINE} AND old.id <> ALL(string_to_array(:digests, chr(31)))
+"""  # noqa: S608 - constants
+# A line that is awaited, or that producer/chunks had rejected, and whose record is there, is this very row, or repeats
+# it. Anything else that is redriven and finds its id taken stays what it is, a rejected record, awaited no more.
+_SETTLE_KNOWN = f"""
+DELETE FROM rejected_records AS old USING {_ROWS}
+WHERE (old.redriven_at IS NOT NULL OR old.record_id IS NULL) AND (old.id = r.digest OR ({_SAME_LINE}))
+  AND r.upload_id IS NOT NULL AND EXISTS (SELECT FROM records WHERE records.id = r.record_id)
+"""  # noqa: S608 - constants
+_NOT_AWAITED = """
+UPDATE rejected_records SET redriven_at = NULL
+WHERE redriven_at IS NOT NULL AND id = ANY(string_to_array(:digests, chr(31)))
+"""
+
+
+def settle_rejected(
+    connection: Connection,
+    stored: Sequence[Arrived],
+    again: Sequence[Arrived],
+    rejections: Sequence[Rejection],
+) -> None:
+    """Remove rejected records that are settled otherwise now: by a row, a repeat, or (a line) by another rejection."""
+    if _some_rejected(connection, [*stored, *again]):
+        if stored:
+            connection.run(_SETTLE_STORED, **_columns(stored))
+        if again:
+            columns = _columns(again)
+            connection.run(_SETTLE_KNOWN, **columns)
+            connection.run(_NOT_AWAITED, digests=columns["digests"])
+    lines = [each for each in rejections if each.upload and (each.record_id or each.is_line)]
+    if lines:
+        connection.run(
+            _SETTLE_REJECTED,
+            digests=column(each.id for each in rejections),
+            ids=column(each.record_id or "" for each in lines),
+            **places([each.upload for each in lines]),
+        )
+
+
+def _some_rejected(connection: Connection, arrived: Sequence[Arrived]) -> bool:
+    """Whether records, or lines of their chunks, may have been rejected before."""
+    if not arrived or not connection.run(_ANY_REJECTED):
+        return False
+    chunks = {(upload.id, upload.chunk) for each in arrived if (upload := each.record.upload)}
+    rows = connection.run(
+        _SOME_REJECTED,
+        ids=column(each.record.id for each in arrived),
+        uploads=column(upload for upload, _ in chunks),
+        chunks=column(str(chunk) for _, chunk in chunks),
+    )
+    return bool(rows)
+
+
+def _columns(arrived: Sequence[Arrived]) -> dict[str, str]:
+    return {
+        "digests": column(digest(each.raw) for each in arrived),
+        "ids": column(each.record.id for each in arrived),
+        **places([each.record.upload for each in arrived]),
+    }
