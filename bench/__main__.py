@@ -6,6 +6,7 @@ whole grid (an hour), E2E=1 adds the local stack with up to 336,776 records (hal
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -26,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench import charts, consumer, e2e, producer, tables, weight
 from bench.contestants import BY_NAME, CONTESTANTS, CRASHED, Contestant
 from bench.headline import AIMS, CONSUMER_FUNCTION, Results, headline
-from bench.servers import Ground, StandIn, durability, start_ministack
+from bench.servers import DistantMiniStack, Ground, StandIn, durability
 from bench.workers import ContestantError, database_name
 from cli.errors import UserError
 from local.errors import StackError
@@ -55,8 +56,48 @@ class Steps:
         return lambda now: self._progress.update(task, advance=1, now=now)
 
 
-def main() -> int:
-    full, quick, end_to_end = (bool(os.environ.get(name)) for name in ("FULL", "QUICK", "E2E"))
+def options(arguments: Sequence[str]) -> argparse.Namespace:
+    """What is to be measured: by the command line, or by the variables that ``make bench`` passes on.
+
+    Raises
+    ------
+    SystemExit
+        After the help, or after a sentence on what is wrong (status 2).
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure the consumers and the producers side by side. Without an option it takes six minutes "
+        "and writes bench/results.json, two charts, and the tables of docs/performance.md.",
+        epilog="The variables QUICK, FULL and E2E do the same as the options: make bench QUICK=1.",
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--quick",
+        action="store_true",
+        help="the headline only: a minute, nothing is written into the repository",
+    )
+    size.add_argument(
+        "--full",
+        action="store_true",
+        help="every contestant at every size, latency and kind of record: an hour",
+    )
+    parser.add_argument(
+        "--e2e",
+        action="store_true",
+        help=f"the local stack as well, with {', '.join(f'{count:,}' for count in END_TO_END)} records: half an hour",
+    )
+    chosen = parser.parse_args(arguments)
+    for name in ("quick", "full", "e2e"):
+        setattr(chosen, name, getattr(chosen, name) or bool(os.environ.get(name.upper())))
+    if chosen.quick and chosen.full:
+        parser.error("quick and full exclude each other (options, or the variables QUICK and FULL)")
+    return chosen
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Measure, print and write; returns the exit status."""
+    chosen = options(arguments)
+    full, quick, end_to_end = chosen.full, chosen.quick, chosen.e2e
     console = Console()
     directory = WORK / "run"
     shutil.rmtree(directory, ignore_errors=True)
@@ -129,7 +170,7 @@ def measure_emulator(steps: Steps, ground: Ground, measured: list[dict[str, Any]
     """Two contestants against MiniStack, beside what they did against the stand-in."""
     contestants = [BY_NAME[name] for name in EMULATED]
     with ExitStack() as stack:
-        ministack = start_ministack(ground.directory / "ministack")
+        ministack = DistantMiniStack(ground.directory / "ministack")
         stack.callback(ministack.stop)
         for contestant in contestants:
             ground.postgres.drop_database(database_name(contestant))
@@ -200,4 +241,4 @@ def write(results: Results, *, quick: bool) -> list[Path]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -97,7 +97,6 @@ def _summary(runs: list[dict[str, Any]], size: int) -> dict[str, Any]:
         # The emulator's clock has ticks of 10 ms: only a mean of several runs says something.
         "emulator_cpu_ms": round(sum(run["emulator_cpu"] for run in runs) / len(runs) * 1000, 1),
         "calls": last["calls"],
-        "calls_at_once": last["at_once"],
         "operations": last["operations"],
         "write_units_per_record": round(last["write_units"] / size, 3),
         "read_units_per_record": round(last["read_units"] / size, 3),
@@ -163,7 +162,7 @@ def measure(workers: Sequence[Worker], cells: Sequence[Cell], done: Callable[[st
 
 def crashes(ground: Ground, done: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """What is there after an invocation was killed and its batch delivered again, once its claims had run out."""
-    invocation = {"dataset": "flights", "size": CRASH_SIZE, "tag": "crash", "poisoned": False, "latency": 0.0}
+    invocation = {"dataset": "flights", "size": CRASH_SIZE, "tag": "crash", "poisoned": False}
     killed_at = {}
     for when in ("before", "after"):
         for contestant in CRASHED:
@@ -176,7 +175,7 @@ def crashes(ground: Ground, done: Callable[[str], None]) -> Iterator[dict[str, A
     for (when, contestant), moment in killed_at.items():
         time.sleep(max(0.0, moment + CRASH_TIMEOUT + 1.0 - time.monotonic()))
         worker = Worker(contestant, ground, name=f"crash_{when}_{contestant.name}", new=False)
-        result = worker.run(**invocation)
+        result = worker.run(**invocation, latency=0.0)
         worker.stop()
         yield {
             "contestant": contestant.name,

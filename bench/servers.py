@@ -21,12 +21,13 @@ MIGRATIONS = REPOSITORY / "src" / "consumer" / "migrations"
 
 
 class DynamoDB(Protocol):
-    """An endpoint that speaks DynamoDB, in a process of its own."""
+    """An endpoint that speaks DynamoDB, in a process of its own, as far away as it is told to be."""
 
     @property
     def endpoint(self) -> str: ...
     @property
     def pid(self) -> int: ...
+    def requests(self, latency: float) -> int: ...
     def stop(self) -> None: ...
 
 
@@ -39,14 +40,20 @@ class Ground(NamedTuple):
 
 
 class StandIn:
-    """The lean stand-in of bench/standin.py as a child process."""
+    """The lean stand-in of bench/standin.py as a child process.
 
-    def __init__(self, directory: Path) -> None:
-        port = free_port()
-        self.endpoint = f"http://{LOOPBACK}:{port}"
-        self._address = (LOOPBACK, port)
+    Parameters
+    ----------
+    behind
+        Port of an endpoint that answers in its place; it only adds the latency and counts.
+    """
+
+    def __init__(self, directory: Path, behind: int | None = None) -> None:
+        self.port = free_port()
+        self.endpoint = f"http://{LOOPBACK}:{self.port}"
+        arguments = [str(each) for each in (self.port, behind) if each is not None]
         self._child = Child(
-            [sys.executable, "-I", REPOSITORY / "bench" / "standin.py", str(port)],
+            [sys.executable, "-I", REPOSITORY / "bench" / "standin.py", *arguments],
             log=directory / "standin.log",
             environment=clean_environment(directory),
             directory=directory,
@@ -57,10 +64,10 @@ class StandIn:
         """Process id of the server."""
         return self._child.pid
 
-    def requests(self) -> int:
-        """How many requests it has answered."""
-        connection = http.client.HTTPConnection(*self._address, timeout=10)
-        connection.request("GET", "/")
+    def requests(self, latency: float) -> int:
+        """How many requests it has answered. From now on it answers ``latency`` seconds late."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=10)
+        connection.request("GET", f"/?latency={latency}")
         return int(json.loads(connection.getresponse().read())["requests"])
 
     def stop(self) -> None:
@@ -68,11 +75,25 @@ class StandIn:
         self._child.stop()
 
 
-def start_ministack(directory: Path) -> MiniStack:
-    """MiniStack, started."""
-    emulator = MiniStack(directory)
-    emulator.start()
-    return emulator
+class DistantMiniStack:
+    """MiniStack, and the stand-in in front of it for the latency and the count."""
+
+    def __init__(self, directory: Path) -> None:
+        self._emulator = MiniStack(directory)
+        self._emulator.start()
+        self._front = StandIn(directory, behind=self._emulator.port)
+        self.endpoint = self._front.endpoint
+        self.requests = self._front.requests
+
+    @property
+    def pid(self) -> int:
+        """Process id of MiniStack."""
+        return self._emulator.pid
+
+    def stop(self) -> None:
+        """End both."""
+        self._front.stop()
+        self._emulator.stop()
 
 
 def create_idempotency_table(endpoint: str, name: str) -> None:

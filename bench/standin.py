@@ -1,5 +1,5 @@
-"""A lean stand-in for DynamoDB, for timing: ``python bench/standin.py PORT``. One process, its table in
-memory.
+"""A lean stand-in for DynamoDB, for timing: ``python bench/standin.py PORT [PORT]``. One process, its table in
+memory. With a second port it answers nothing itself: it stands in front of the endpoint there.
 
 Why there is one: an emulator answers a request of 25 statements with 3 ms of its own processor time, one
 request after the other, where DynamoDB answers many at once. The 80 requests of a bulk claim would be timed
@@ -7,6 +7,9 @@ as a queue in front of the emulator (docs/performance.md has the figures of both
 requests in a tenth of the time, by doing no more than the contestants ask for: the operations below, their
 conditions and update expressions, the errors that they rely on. All contestants use it, and
 ``tests/unit/test_bench_standin.py`` holds it against the documented behaviour.
+
+Each answer is late by the latency that ``GET /?latency=0.005`` has set (seconds), as if the server were distant:
+requests that are under way at once are late at the same time. ``GET /`` says how many requests there were.
 
 Only the standard library: it may not import what it is measured with.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import selectors
 import sys
 import zlib
 from collections.abc import Callable
@@ -310,39 +314,102 @@ def _delete(names: list[str]) -> Statement:
     return run
 
 
+class Site:
+    """What the connections have in common."""
+
+    def __init__(self, tables: Tables, behind: int | None = None) -> None:
+        self.tables = tables
+        self.behind = behind
+        """The port of the endpoint that answers, if it is another one."""
+        self.latency = 0.0
+        """Seconds."""
+
+    def control(self, target: str) -> dict[str, Any]:
+        """What the benchmark itself asks for: ``GET /?latency=0.005`` or ``GET /``."""
+        _, is_latency, seconds = target.partition("?latency=")
+        if is_latency:
+            self.latency = float(seconds)
+        return {"requests": self.tables.requests}
+
+
 class Connection(asyncio.Protocol):
     """Just enough of HTTP/1.1: requests with a Content-Length, one after the other on a connection kept open."""
 
-    def __init__(self, tables: Tables) -> None:
-        self._tables = tables
+    def __init__(self, site: Site, later: Callable[..., object]) -> None:
+        self._site = site
+        self._call_later = later
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._behind: asyncio.Task[asyncio.Transport] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if self._site.behind is not None:
+            self._behind = asyncio.ensure_future(_connect(self._site.behind, transport))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._behind is not None:
+            self._behind.add_done_callback(lambda task: task.exception() or task.result().close())
 
     def data_received(self, data: bytes) -> None:
-        assert self._transport is not None
         self._received += data
         while (end := self._received.find(b"\r\n\r\n")) >= 0:
-            headers = _headers(bytes(self._received[:end]))
+            head = bytes(self._received[:end])
+            headers = _headers(head)
             length = int(headers.get(b"content-length", b"0"))
             if len(self._received) < end + 4 + length:
                 return
-            body = bytes(self._received[end + 4 : end + 4 + length])
+            request = bytes(self._received[: end + 4 + length])
             del self._received[: end + 4 + length]
-            self._transport.write(self._respond(headers, body))
+            operation = headers.get(b"x-amz-target", b"").decode().partition(".")[2]
+            if not operation:
+                self._write(_response(200, self._site.control(head.split(b" ", 2)[1].decode())))
+            elif self._behind is not None:
+                self._site.tables.requests += operation != "CreateTable"
+                self._later(self._pass_on, request)
+            else:
+                self._later(self._write, self._respond(operation, request[end + 4 :]))
 
-    def _respond(self, headers: dict[bytes, bytes], body: bytes) -> bytes:
-        target = headers.get(b"x-amz-target", b"").decode().partition(".")[2]
-        if not target:  # the benchmark itself asks how many requests there were
-            return _response(200, {"requests": self._tables.requests})
+    def _later(self, do: Callable[[bytes], None], data: bytes) -> None:
+        if self._site.latency:
+            self._call_later(self._site.latency, do, data)
+        else:
+            do(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        assert self._behind is not None
+        self._behind.add_done_callback(lambda task: task.result().write(data))
+
+    def _respond(self, operation: str, body: bytes) -> bytes:
         try:
-            return _response(200, self._tables.answer(target, json.loads(body)))
+            return _response(200, self._site.tables.answer(operation, json.loads(body)))
         except RefusedError as refused:
             answer = {"__type": f"com.amazonaws.dynamodb.v20120810#{refused.code}", "message": str(refused)}
             return _response(400, answer if refused.item is None else answer | {"Item": refused.item})
+
+
+class Behind(asyncio.Protocol):
+    """A connection to the endpoint behind: what comes from there goes to ``transport``."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport.close()
+
+
+async def _connect(port: int, transport: asyncio.Transport) -> asyncio.Transport:
+    loop = asyncio.get_running_loop()
+    behind, _ = await loop.create_connection(lambda: Behind(transport), "127.0.0.1", port)
+    return behind
 
 
 def _headers(head: bytes) -> dict[bytes, bytes]:
@@ -358,15 +425,21 @@ def _response(status: int, answer: dict[str, Any]) -> bytes:
     ) + body
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, behind: int | None = None) -> None:
     """Listen on the loopback address until cancelled; port 0 takes a free one, which is printed."""
-    tables = Tables()
+    site = Site(Tables(), behind)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(tables), "127.0.0.1", port)
+    server = await loop.create_server(lambda: Connection(site, loop.call_later), "127.0.0.1", port)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await server.serve_forever()
 
 
+def _loop() -> asyncio.AbstractEventLoop:
+    # epoll, the usual selector, knows only whole milliseconds: every answer would be one late beside its latency.
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
 if __name__ == "__main__":
-    asyncio.run(serve(int(sys.argv[1])))
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(serve(*map(int, sys.argv[1:])))

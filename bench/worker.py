@@ -54,7 +54,6 @@ def run(
     size: int,
     tag: str,
     poisoned: bool,
-    latency: float,
     timeout: float = TIMEOUT_SECONDS,
 ) -> dict[str, Any]:
     """Invoke the handler once; the clock runs from the event to the answer."""
@@ -69,7 +68,6 @@ def run(
         get_remaining_time_in_millis=lambda: max(0, int((deadline - time.monotonic()) * 1000)),
     )
     meter.reset()
-    meter.latency = latency
     gc.collect()
     error = None
     response = None

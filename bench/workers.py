@@ -12,7 +12,6 @@ import pg8000.native
 from bench.contestants import Contestant
 from bench.servers import (
     Ground,
-    StandIn,
     cpu_seconds,
     create_database,
     create_idempotency_table,
@@ -73,19 +72,21 @@ class Worker:
             self._ask(do="crash", when=crash)
         self.start_seconds: float = self._ask(do="start")["seconds"]
 
-    def run(self, **invocation: Any) -> dict[str, Any]:
-        """Invoke it once; what the worker measured, the emulator's processor time, and the rows that are there now."""
+    def run(self, *, latency: float, **invocation: Any) -> dict[str, Any]:
+        """Invoke it once, DynamoDB's answers being ``latency`` seconds late.
+
+        Returns what the worker measured, the emulator's processor time, and the rows that are there now.
+        """
         before = cpu_seconds(self._dynamodb.pid)
-        served = self._dynamodb.requests() if isinstance(self._dynamodb, StandIn) else 0
+        served = self._dynamodb.requests(latency)
         result: dict[str, Any] = self._ask(do="run", **invocation)
         result["emulator_cpu"] = cpu_seconds(self._dynamodb.pid) - before
-        if isinstance(self._dynamodb, StandIn):
-            served = self._dynamodb.requests() - served
-            if served != result["calls"]:
-                raise ContestantError(
-                    f"{self.contestant.label}: DynamoDB answered {served} requests, and {result['calls']} went through"
-                    " the meter. A client that goes around it is measured without the added latency."
-                )
+        served = self._dynamodb.requests(0.0) - served
+        if served != result["calls"]:
+            raise ContestantError(
+                f"{self.contestant.label}: DynamoDB answered {served} requests, and {result['calls']} went through"
+                " the meter."
+            )
         return result | self.rows()
 
     def is_killed_by(self, **invocation: Any) -> bool:

@@ -5,8 +5,8 @@ Keys are hashed ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import batched
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import batched, islice
 from typing import Literal
 
 from common.claim_items import COMPLETED, INPROGRESS, Item, Layout
@@ -50,41 +50,61 @@ class ClaimRun:
         self._deadline = deadline
 
     def decide(self, keys: Iterable[str]) -> None:
-        """Fill in ``states``, ``unsure`` and ``fault``."""
-        insert, read = list(keys), list[str]()
+        """Fill in ``states``, ``unsure`` and ``fault``. Each key is asked for when it can be sent."""
+        read = list[str]()
         for _ in self._calls.rounds(self._deadline):
-            found, unread, insert = self._insert(insert)
-            items, gone, read = self._read(read + unread)
-            insert += gone
-            read += self._take_over(self._judge(found | items))
-            if not insert and not read:
+            found, known, again = self._insert(keys, probing=True)
+            items, gone, unread = self._read(read + known)
+            # Nothing went wrong with these: no reason for a pause.
+            new, known, again_gone = self._insert(gone)
+            read = unread + known + self._take_over(self._judge(found | items | new))
+            keys = again + again_gone
+            if not keys and not read:
                 break
 
-    def _insert(self, keys: list[str]) -> tuple[dict[str, Item], list[str], list[str]]:
-        """Insert claims. Returns items that exist, keys of others that do, and keys to insert again."""
+    def _insert(
+        self, keys: Iterable[str], *, probing: bool = False
+    ) -> tuple[dict[str, Item], list[str], list[str]]:
+        """Insert claims. Returns items that exist, keys to read, and keys to insert again.
+
+        To be read are keys whose items exist; and when ``probing``, all keys that come after a request in
+        which every single one did. A batch that is delivered again is full of such: finding that out takes a
+        write unit a key and a call for 25 by inserting, a read unit and a call for 100 by reading.
+        """
         found: dict[str, Item] = {}
-        unread: list[str] = []
+        known: list[str] = []
         again: list[str] = []
+        left = iter(keys)
+        redelivered = False
+
+        def groups() -> Iterator[tuple[str, ...]]:
+            while not redelivered and (group := tuple(islice(left, STATEMENTS_A_CALL))):
+                yield group
+
         for group, answer in self._calls.send(
             "BatchExecuteStatement",
-            batched(keys, STATEMENTS_A_CALL, strict=False),
+            groups(),
             lambda group: self._layout.inserts(group, self._claim),
             self._deadline,
         ):
             if isinstance(answer, Fault):
                 again += self._failed(group, answer)
                 continue
+            existing = 0
             for key, result in zip(group, answer["Responses"], strict=True):
                 error = result.get("Error")
                 if error is None:
                     self.states[key] = "claimed"
                 elif error["Code"] != "DuplicateItem":
                     again += self._failed((key,), Fault.of_statement(error))
-                elif "Item" in error:
-                    found[key] = error["Item"]  # was asked for, but not every endpoint sends it
                 else:
-                    unread.append(key)
-        return found, unread, again
+                    existing += 1
+                    if "Item" in error:
+                        found[key] = error["Item"]  # was asked for, but not every endpoint sends it
+                    else:
+                        known.append(key)
+            redelivered = redelivered or (probing and existing == STATEMENTS_A_CALL)
+        return found, known + list(left), again
 
     def _read(self, keys: list[str]) -> tuple[dict[str, Item], list[str], list[str]]:
         """Read items. Returns them, the keys of those that are gone, and keys to read again."""

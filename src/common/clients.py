@@ -27,12 +27,9 @@ def _config(**changes: Any) -> Config:
 
 
 @cache
-def dynamodb(threads: int) -> DynamoDBClient:
-    """A DynamoDB client with a connection for each of ``threads``.
-
-    Parameter validation is off: the calls of the bulk path hold thousands of values that our own code has built.
-    """
-    return boto3.client("dynamodb", config=_config(max_pool_connections=threads, parameter_validation=False))
+def dynamodb() -> DynamoDBClient:
+    """A DynamoDB client. Its parameters are not validated: nobody's own code but ours builds them."""
+    return boto3.client("dynamodb", config=_config(parameter_validation=False))
 
 
 @cache

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -25,7 +24,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from common.lean import LeanDynamoDB
+from common.lean import Call, LeanDynamoDB
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -71,6 +70,8 @@ class Fault:
     item: dict[str, Any] | None = None
     """The item that stood in the way of a conditional write, if DynamoDB sent it."""
     error: BotoCoreError | ClientError | None = None
+    is_here: ClassVar[bool] = True
+    """As of :class:`common.lean.Call`: there is nothing to wait for."""
 
     @classmethod
     def of_statement(cls, error: dict[str, Any]) -> Fault:
@@ -112,7 +113,7 @@ type Outcome = tuple[tuple[str, ...], dict[str, Any] | Fault]
 
 
 class Calls:
-    """Sends requests about groups of keys, ``threads`` at a time, and knows when to stop.
+    """Sends requests about groups of keys, ``in_flight`` at once, and knows when to stop.
 
     ``clock``, ``sleep`` and ``jitter`` (0 to 1) are the world outside; a test brings its own.
     """
@@ -124,21 +125,17 @@ class Calls:
     def __init__(
         self,
         client: DynamoDBClient,
-        threads: int,
+        in_flight: int,
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.clock = clock
-        self._dynamodb = LeanDynamoDB(client)
-        self._threads = threads
+        self._dynamodb = LeanDynamoDB(client, clock=clock)
+        self._in_flight = in_flight
         self._sleep = sleep
         self._jitter = jitter
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._threads, thread_name_prefix="dynamodb")
 
     def send(
         self,
@@ -146,25 +143,34 @@ class Calls:
         groups: Iterable[tuple[str, ...]],
         body: Callable[[tuple[str, ...]], dict[str, Any]],
         deadline: float,
-    ) -> list[Outcome]:
+    ) -> Iterator[Outcome]:
         """Send a request for each of ``groups``, with the body that ``body`` makes of it.
 
         None is begun after ``deadline`` (in the clock's seconds). The outcomes are in the order of the
-        groups.
+        groups. A group is asked for when its request can be sent, and an outcome handed out as soon as it is
+        there: what it takes to make the one and to deal with the other is done while requests are under way.
         """
+        under_way: deque[tuple[tuple[str, ...], Call | Fault]] = deque()
+        for keys in groups:
+            while under_way and (len(under_way) >= self._in_flight or under_way[0][1].is_here):
+                yield _outcome(*under_way.popleft())
+            under_way.append((keys, self._begin(operation, keys, body, deadline)))
+        while under_way:
+            yield _outcome(*under_way.popleft())
 
-        def one(keys: tuple[str, ...]) -> Outcome:
-            if self.clock() > deadline:
-                return keys, _TOO_LATE
-            try:
-                return keys, self._dynamodb.call(operation, body(keys))
-            except (BotoCoreError, ClientError) as error:
-                return keys, Fault.of_request(error)
-
-        waiting = list(groups)
-        if len(waiting) < 2 or self._threads < 2:
-            return [one(keys) for keys in waiting]
-        return list(self._pool.map(one, waiting))
+    def _begin(
+        self,
+        operation: str,
+        keys: tuple[str, ...],
+        body: Callable[[tuple[str, ...]], dict[str, Any]],
+        deadline: float,
+    ) -> Call | Fault:
+        if self.clock() > deadline:
+            return _TOO_LATE
+        try:
+            return self._dynamodb.begin(operation, body(keys))
+        except (BotoCoreError, ClientError) as error:
+            return Fault.of_request(error)
 
     def rounds(self, deadline: float) -> Iterator[int]:
         """Count attempts, sleeping before each but the first; end with the last one, or at ``deadline``.
@@ -178,3 +184,12 @@ class Calls:
                 return
             self._sleep(pause)
             yield attempt
+
+
+def _outcome(keys: tuple[str, ...], call: Call | Fault) -> Outcome:
+    if isinstance(call, Fault):
+        return keys, call
+    try:
+        return keys, call.answer()
+    except (BotoCoreError, ClientError) as error:
+        return keys, Fault.of_request(error)

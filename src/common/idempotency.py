@@ -21,10 +21,11 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import batched
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyKeyError
@@ -83,9 +84,9 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
     key_prefix
         Comes before the hash in each key, as with the decorators' parameter of this name.
     boto3_client
-        Should have a connection for each thread (``max_pool_connections``).
-    threads
-        Requests in flight at once.
+        Its endpoint, credentials, timeouts and TLS are used, not its retries.
+    in_flight
+        Requests in flight at once. Each has a connection, opened when it is needed and kept.
     owner_attr
         The attribute that says which claim wrote an item.
     patience_seconds
@@ -122,7 +123,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         config: IdempotencyConfig,
         key_prefix: str,
         boto3_client: DynamoDBClient,
-        threads: int = 8,
+        in_flight: int = 32,
         owner_attr: str = "owner",
         patience_seconds: float = 10.0,
         clock: Callable[[], float] = time.time,
@@ -138,7 +139,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         super().__init__(table_name, boto3_client=boto3_client, **options)
         self._key_prefix = key_prefix
         self._patience = patience_seconds
-        self._calls = Calls(boto3_client, threads, clock=clock, sleep=sleep, jitter=jitter)
+        self._calls = Calls(boto3_client, in_flight, clock=clock, sleep=sleep, jitter=jitter)
         self._holds: dict[str, _Hold] = {}
         self._layout = Layout(
             table=table_name,
@@ -161,12 +162,16 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             raise ValueError(f"this store's key prefix is {self._key_prefix!r}, not {key_prefix!r}")
         super().configure(config, function_name, self._key_prefix)
 
-    def claim(self, keys: Sequence[str], remaining_time_in_millis: int) -> Claims:
+    def claim(self, keys: Iterable[str], remaining_time_in_millis: int) -> Claims:
         """Claim ``keys`` for this invocation; equal ones count once.
+
+        Each key is asked for when it can be sent, and all of them are: with an iterator, the work of making
+        the next ones is done while DynamoDB decides on the first.
 
         New ones are inserted, 25 a request. An INSERT fails alone when its key exists; it costs one write
         unit. What exists is judged by Powertools' rules, and what has expired, or was in progress past its
-        time, is taken over by Powertools' own conditional put.
+        time, is taken over by Powertools' own conditional put. Once a request has found nothing but existing
+        keys, the rest is read first, 100 a request.
 
         A claim that was perhaps written although the answer is missing is reported as throttled. It is
         deleted again before this returns, if time and DynamoDB allow. If not it is remembered, and the next
@@ -187,7 +192,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         IdempotencyKeyError
             A key is empty.
         """
-        hashes = {key: self._hash(key) for key in keys}
+        hashes = dict[str, str]()
         now = self._calls.clock()
         self._forget_what_ran_out(now)
         owner, until = secrets.token_hex(8), int((now + remaining_time_in_millis / 1000) * 1000)
@@ -198,7 +203,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             abandoned={key: hold.owner for key, hold in list(self._holds.items()) if hold.abandoned},
             deadline=now + min(self._patience, remaining_time_in_millis / 2000),
         )
-        run.decide(dict.fromkeys(hashes.values()))
+        run.decide(self._hashed(keys, hashes))
         for key, state in run.states.items():
             if state == "claimed":
                 self._holds[key] = _Hold(owner, until, abandoned=False)
@@ -275,10 +280,23 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         self._complain("release", len(failed), fault)
         return frozenset(hashes[key] for key in failed & hashes.keys())
 
+    def _hashed(self, keys: Iterable[str], hashes: dict[str, str]) -> Iterator[str]:
+        """The hash of each key, noted in ``hashes``, once."""
+        seen = set[str]()
+        for key in keys:
+            if key not in hashes:
+                hashes[key] = hashed = self._hash(key)
+                if hashed not in seen:
+                    seen.add(hashed)
+                    yield hashed
+
     def _hash(self, key: str) -> str:
         if not key:
             raise IdempotencyKeyError("an empty record id identifies nothing")
-        return cast("str", self._get_hashed_idempotency_key(cast("dict[str, Any]", key)))
+        # What _get_hashed_idempotency_key does for a text, at a fifth of its price: the JSON of a text is its
+        # own, whatever encoder Powertools has for other things.
+        text = encode_basestring_ascii(key).encode()
+        return f"{self.function_name}#{self.hash_function(text).hexdigest()}"
 
     def _forget_what_ran_out(self, now: float) -> None:
         for key, hold in list(self._holds.items()):

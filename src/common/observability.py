@@ -3,7 +3,9 @@
 from aws_lambda_powertools import Logger, Metrics, Tracer
 
 logger = Logger()
-tracer = Tracer()
+# Of the libraries that the X-Ray SDK can trace, this is the one that the code here calls through what the SDK
+# wraps. For each of the others that is in the package it would import more: pg8000's DB-API, for one.
+tracer = Tracer(patch_modules=("botocore",))
 metrics = Metrics()
 
 RECORDS_RECEIVED = "RecordsReceived"

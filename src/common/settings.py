@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 class Settings(BaseModel):
     """Base: each field is read from the environment variable of its name in capitals."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=str.upper)
+    # Deferred: a function uses one of these classes, and each takes two milliseconds to be made ready.
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=str.upper, defer_build=True)
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -52,7 +53,7 @@ class ConsumerSettings(DatabaseSettings):
     idempotency_table: str
     idempotency_expiry_seconds: PositiveInt = 14 * 24 * 3600
     """How long a completed record is remembered. Longer than the stream keeps it, or a replay could slip by."""
-    idempotency_threads: PositiveInt = 16
+    idempotency_requests_in_flight: PositiveInt = 32
     """DynamoDB calls in flight at once."""
     reserve_milliseconds: NonNegativeInt = 5_000
     """The consumer stops taking on work when less than this is left of its time, and says what it has not done."""

@@ -69,8 +69,8 @@ def _processor() -> BulkProcessor:
             expires_after_seconds=settings.idempotency_expiry_seconds, hash_function="sha256"
         ),
         key_prefix=KEY_PREFIX,
-        boto3_client=clients.dynamodb(settings.idempotency_threads),
-        threads=settings.idempotency_threads,
+        boto3_client=clients.dynamodb(),
+        in_flight=settings.idempotency_requests_in_flight,
         # Completing and releasing may both fall into the reserve.
         patience_seconds=max(1.0, settings.reserve_milliseconds / 2_000),
     )

@@ -5,7 +5,8 @@ decode each record and then does the rest for all of them at once:
 
 1. decode; what cannot be decoded is a rejection
 2. collapse equal ids
-3. claim; what is completed is a duplicate, what is in progress elsewhere or throttled fails this time
+3. claim, the first records while the next ones are decoded; what is completed is a duplicate, what is in
+   progress elsewhere or throttled fails this time
 4. store in one transaction
 5. complete
 6. answer with what failed; Lambda retries everything from the lowest sequence number of these on
@@ -21,7 +22,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import batched
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
@@ -45,9 +45,15 @@ LONGEST_MILLISECONDS = 900_000
 class Idempotency(Protocol):
     """What the processor needs of :class:`common.idempotency.BulkIdempotency`, which documents it."""
 
-    def claim(self, keys: Sequence[str], remaining_time_in_millis: int) -> Claims: ...
+    def claim(self, keys: Iterable[str], remaining_time_in_millis: int) -> Claims: ...
     def complete(self, keys: Iterable[str]) -> frozenset[str]: ...
     def release(self, keys: Iterable[str]) -> frozenset[str]: ...
+
+
+class Decode(Protocol):
+    """What makes a record of an entry of the event; :func:`consumer.decode.decode`."""
+
+    def __call__(self, record: dict[str, Any]) -> Arrived | Rejection: ...
 
 
 class Sink(Protocol):
@@ -97,25 +103,57 @@ class _Piece:
     records: dict[str, list[int]] = field(default_factory=dict)
     rejections: dict[str, list[int]] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.records) + len(self.rejections)
+
 
 class _Batch:
-    """The decoded records of a batch, by position, and the results as they come to be known."""
+    """The decoded records of a batch, by position, and the results as they come to be known.
 
-    def __init__(self, decoded: list[Arrived | Rejection]) -> None:
-        self.decoded = decoded
-        self.results: list[Result | None] = [None] * len(decoded)
+    Parameters
+    ----------
+    size
+        Of a piece: this many different records, deliveries with equal ids together.
+    """
 
-    def pieces(self, size: int) -> Iterator[_Piece]:
-        """The batch in pieces of ``size`` different records, deliveries with equal ids together."""
+    def __init__(self, records: Sequence[dict[str, Any]], decode: Decode, size: int) -> None:
+        self.decoded: list[Arrived | Rejection] = []
+        self.results: list[Result | None] = [None] * len(records)
+        first = _Piece()
+        self.pieces = deque([first])
+        """What is to be done, as far as it has been decoded."""
+        self._decoding = self._decode(records, decode, size, first)
+
+    def ids(self, piece: _Piece) -> Iterator[str]:
+        """The ids of a piece's records. Asking for them decodes the batch, as far as it is not decoded yet."""
+        yield from piece.records
+        yield from self._decoding
+
+    def decode_rest(self) -> None:
+        """Decode what nobody has asked for."""
+        deque(self._decoding, maxlen=0)
+
+    def _decode(
+        self, records: Sequence[dict[str, Any]], decode: Decode, size: int, first: _Piece
+    ) -> Iterator[str]:
+        """Decode the batch, fill its pieces, and yield the ids of the first one's records as they turn up."""
+        piece = first
         groups: dict[tuple[bool, str], list[int]] = {}
-        for position, record in enumerate(self.decoded):
-            is_record = isinstance(record, Arrived)
-            groups.setdefault((is_record, _id_of(record)), []).append(position)
-        for part in batched(groups.items(), size, strict=False):
-            piece = _Piece()
-            for (is_record, key), positions in part:
-                (piece.records if is_record else piece.rejections)[key] = positions
-            yield piece
+        for position, record in enumerate(records):
+            decoded = decode(record=record)
+            self.decoded.append(decoded)
+            is_record = isinstance(decoded, Arrived)
+            key = _id_of(decoded)
+            positions = groups.setdefault((is_record, key), [])
+            positions.append(position)
+            if len(positions) > 1:
+                continue
+            if len(piece) >= size:
+                piece = _Piece()
+                self.pieces.append(piece)
+            (piece.records if is_record else piece.rejections)[key] = positions
+            if is_record and piece is first:
+                yield key
 
     def arrived(self, piece: _Piece, ids: Collection[str], which: slice) -> list[Arrived]:
         """Of the deliveries of each of ``ids``, in stream order, those that ``which`` selects."""
@@ -173,6 +211,7 @@ class _Batch:
 
     def settle_rest(self, error: TransientError) -> None:
         """Whatever has no result yet is retried because of ``error``."""
+        self.decode_rest()
         rest = [at for at, result in enumerate(self.results) if result is None]
         self._settle(rest, Outcome.RETRIED, error)
 
@@ -247,9 +286,8 @@ class BulkProcessor(BatchProcessor):
 
     def process(self) -> list[tuple[Any, ...]]:
         """Process the batch and return Powertools' entry for each record, in order."""
-        batch = _Batch([self.handler(record=record) for record in self.records])
-        pieces = deque(batch.pieces(self._slice_records))
-        while pieces:
+        batch = _Batch(self.records, self.handler, self._slice_records)
+        while batch.pieces:
             if self._milliseconds_left(self._reserve) <= 0:
                 left = TransientError(
                     f"not begun: less than {self._reserve} ms of the invocation's time were left"
@@ -257,13 +295,13 @@ class BulkProcessor(BatchProcessor):
                 batch.settle_rest(left)
                 break
             try:
-                again = self._settle(batch, pieces.popleft())
+                again = self._settle(batch, batch.pieces.popleft())
             except TransientError as error:
                 # What keeps this piece from being stored keeps the next ones, too.
                 batch.settle_rest(error)
                 break
             if again.records:
-                pieces.appendleft(again)
+                batch.pieces.appendleft(again)
         self.results = [result for result in batch.results if result is not None]
         return [
             self._entry(record, result) for record, result in zip(self.records, self.results, strict=True)
@@ -277,7 +315,9 @@ class BulkProcessor(BatchProcessor):
         TransientError
             The piece could not be claimed or stored. Its claims are released, as far as possible.
         """
-        claims = self._idempotency.claim(list(piece.records), self._milliseconds_left())
+        # The first records are on their way to DynamoDB while the next ones are decoded.
+        claims = self._idempotency.claim(batch.ids(piece), self._milliseconds_left())
+        batch.decode_rest()
         batch.settle_waiting(piece, claims)
         first = batch.arrived(piece, claims.claimed, slice(1))
         # A line that comes second with its id has to be noted, and that may fail. Every other delivery of a

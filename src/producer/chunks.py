@@ -92,7 +92,7 @@ def _skipped(response: Any, idempotent_data: DataRecord) -> Any:
 def _publish_once() -> Callable[..., dict[str, int]]:
     """The work on one job, made idempotent. Made on first use: importing touches no environment."""
     settings = _settings()
-    dynamodb = clients.dynamodb(1)
+    dynamodb = clients.dynamodb()
     publisher = Publisher(clients.kinesis(), settings.stream_name, attempts=settings.publish_attempts)
     worker = ChunkWorker(clients.s3(), publisher, ChunkLedger(dynamodb, settings.ledger_table))
 

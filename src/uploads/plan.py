@@ -162,7 +162,7 @@ def _planner() -> Planner:
     settings = _settings()
     return Planner(
         Objects(clients.s3()),
-        Ledger(clients.dynamodb(1), settings.ledger_table),
+        Ledger(clients.dynamodb(), settings.ledger_table),
         ChunkQueue(clients.sqs(), settings.chunk_queue_url),
         settings.chunk_bytes,
     )

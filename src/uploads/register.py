@@ -162,7 +162,7 @@ def _measure(outcome: Outcome) -> None:
 @cache
 def _register() -> Register:
     settings = RegisterSettings.from_environment()
-    ledger = Ledger(clients.dynamodb(1), settings.ledger_table)
+    ledger = Ledger(clients.dynamodb(), settings.ledger_table)
     return Register(Objects(clients.s3()), ledger, settings.upload_bucket)
 
 

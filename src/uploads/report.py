@@ -127,7 +127,7 @@ def _shown(row: RejectedRow, keys: dict[str, str], before: dict[str, dict[int, i
 @cache
 def _report() -> Report:
     settings = ReportSettings.from_environment()
-    ledger, database = Ledger(clients.dynamodb(1), settings.ledger_table), Database(settings)
+    ledger, database = Ledger(clients.dynamodb(), settings.ledger_table), Database(settings)
     return Report(
         ledger,
         StoredRows(database),

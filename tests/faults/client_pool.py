@@ -19,7 +19,7 @@ class ClientPool:
             return free.pop()
         make: Any = getattr(clients, service)
         make = getattr(make, "original", make).__wrapped__
-        return make(1) if service == "dynamodb" else make()
+        return make()
 
     def give(self, service: str, client: Any) -> None:
         self._free[service].append(client)

@@ -231,7 +231,9 @@ class TestABatch:
         table.store().complete(self.KEYS)
         table.calls.clear()
         assert table.store().claim(self.KEYS, MINUTE) == nothing_but(completed=set(self.KEYS))
-        assert table.calls == {"BatchExecuteStatement": 40, "BatchGetItem": 10}
+        # What is under way when the first answer comes is inserted; the rest is read.
+        assert 2 <= table.calls.pop("BatchExecuteStatement") <= 40
+        assert table.calls == {"BatchGetItem": 10}
 
     def test_whose_invocation_was_killed_is_taken_over_when_its_time_is_up(self, table: Table) -> None:
         keys = self.KEYS[:130]

@@ -105,12 +105,12 @@ class FakeIdempotency:
     uncompletable: bool = False
     down: bool = False
 
-    def claim(self, keys: Sequence[str], remaining_time_in_millis: int) -> Claims:
-        self.steps.append(("claim", sorted(keys)))
+    def claim(self, keys: Iterable[str], remaining_time_in_millis: int) -> Claims:
+        wanted = frozenset(keys)
+        self.steps.append(("claim", sorted(wanted)))
         self.valid_for.append(remaining_time_in_millis)
         if self.down:
             raise TransientError("idempotency table: no connection")
-        wanted = frozenset(keys)
         completed = wanted & self.completed
         in_progress = (wanted & (self.held | self.mine)) - completed
         throttled = (wanted & self.throttled) - completed - in_progress

@@ -44,7 +44,7 @@ class World:
         settings = {
             "config": config(),
             "key_prefix": "consumer",
-            "threads": 1,
+            "in_flight": 1,
             "jitter": lambda: 0.5,
         } | options
         return BulkIdempotency(

@@ -5,6 +5,8 @@ moto answers the same requests, where it can: it models conditions and updates, 
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -12,7 +14,9 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from bench.standin import RefusedError, Tables
+from bench.servers import StandIn, create_idempotency_table
+from bench.standin import Connection, RefusedError, Site, Tables
+from local.ministack import client
 
 TABLE = {"TableName": "table"}
 IN_PROGRESS = {
@@ -203,3 +207,46 @@ def test_requests_are_counted_and_the_making_of_the_table_is_not() -> None:
     tables.answer("GetItem", TABLE | {"Key": {"id": {"S": "a"}}})
 
     assert tables.requests == 2
+
+
+def test_the_stand_in_counts_what_it_answers_alone_and_in_front_of_another(tmp_path: Path) -> None:
+    alone = StandIn(tmp_path)
+    front = StandIn(tmp_path, behind=alone.port)
+    try:
+        create_idempotency_table(front.endpoint, "table")
+        through = client(front.endpoint, "dynamodb")
+        through.put_item(TableName="table", Item=IN_PROGRESS)
+        assert client(alone.endpoint, "dynamodb").get_item(TableName="table", Key={"id": {"S": "a"}})["Item"]
+        assert (front.requests(0.0), alone.requests(0.0)) == (1, 2)
+    finally:
+        front.stop()
+        alone.stop()
+
+
+def test_an_answer_is_as_late_as_the_latency_says() -> None:
+    loop = Loop()
+    site = Site(Tables())
+    site.control("/?latency=0.005")
+    connection, transport = Connection(site, loop.call_later), Transport()
+    connection.connection_made(transport)
+    connection.data_received(b"POST / HTTP/1.1\r\nX-Amz-Target: D.Nothing\r\nContent-Length: 2\r\n\r\n{}")
+    assert transport.written == b""
+    ((seconds, do, data),) = loop.later
+    assert seconds == 0.005
+    do(data)
+    assert transport.written.startswith(b"HTTP/1.1 400")
+
+
+class Loop:
+    def __init__(self) -> None:
+        self.later: list[Any] = []
+
+    def call_later(self, *call: Any) -> None:
+        self.later.append(call)
+
+
+class Transport(asyncio.Transport):
+    written = b""
+
+    def write(self, data: Any) -> None:
+        self.written += data

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyKeyError
 from aws_lambda_powertools.utilities.idempotency.persistence import base, dynamodb
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from common.dynamodb import Calls
@@ -62,7 +62,7 @@ class TestClaimsOfNewKeys:
         assert len(body["Statements"]) == 2
 
     def test_of_1000_keys_are_40_requests_and_as_many_complete_them(self, world: World) -> None:
-        store, keys = world.store(threads=4), ids(1000)
+        store, keys = world.store(in_flight=4), ids(1000)
         assert store.claim(keys, MINUTE) == nothing_but(claimed=set(keys))
         assert store.complete(keys) == frozenset()
         assert world.dynamodb.operations() == ["BatchExecuteStatement"] * 40 + ["BatchWriteItem"] * 40
@@ -371,27 +371,68 @@ class TestComplete:
         assert "could not complete 2 keys" in caplog.text
 
 
-class TestThreads:
-    def test_carry_several_requests_at_once(self, world: World) -> None:
-        together = threading.Barrier(2)
-        world.dynamodb.before = lambda: together.wait(timeout=10) and None
-        store = world.store(threads=2)
-        assert len(store.claim(ids(100), MINUTE).claimed) == 100
-        assert store.complete(ids(100)) == frozenset()
-        assert store.release(ids(100)) == frozenset()
+class TestAnIterator:
+    def test_is_asked_for_each_key_once_and_for_all_of_them(self, world: World) -> None:
+        asked = []
 
-    def test_are_not_used_for_a_single_request(self, world: World) -> None:
-        callers = set()
-        world.dynamodb.before = lambda: callers.add(threading.current_thread())
-        store = world.store(threads=4)
-        store.claim(ids(25), MINUTE)
-        store.complete(ids(25))
-        assert callers == {threading.current_thread()}
+        def keys() -> Iterator[str]:
+            for key in [*ids(60), "record-0"]:
+                asked.append(key)
+                yield key
 
-    def test_are_kept_for_the_next_batch(self, world: World) -> None:
-        callers = set()
-        world.dynamodb.before = lambda: callers.add(threading.current_thread())
-        store = world.store(threads=2)
-        for _ in range(5):
-            store.claim(ids(100), MINUTE)
-        assert len(callers) <= 2
+        assert world.store().claim(keys(), MINUTE) == nothing_but(claimed=set(ids(60)))
+        assert asked == [*ids(60), "record-0"]
+
+    def test_is_asked_for_the_next_keys_when_the_first_are_under_way(self, world: World) -> None:
+        sent_when_asked = []
+
+        def keys() -> Iterator[str]:
+            for key in ids(75):
+                sent_when_asked.append(len(world.dynamodb.requests))
+                yield key
+
+        world.store().claim(keys(), MINUTE)
+        assert sent_when_asked == [0] * 25 + [1] * 25 + [2] * 25
+
+    def test_is_asked_to_its_end_when_there_is_no_time_left(self, world: World) -> None:
+        def keys() -> Iterator[str]:
+            for key in ids(60):
+                world.clock.now += 1
+                yield key
+
+        claims = world.store(patience_seconds=30).claim(keys(), MINUTE)
+        assert claims == nothing_but(claimed=set(ids(25)), throttled=set(ids(60)) - set(ids(25)))
+
+
+class TestARedeliveredBatch:
+    def completed(self, world: World, keys: list[str]) -> None:
+        for key in keys:
+            world.put(key, "COMPLETED")
+
+    def test_is_read_rather_than_inserted_once_that_is_clear(self, world: World) -> None:
+        self.completed(world, ids(1000))
+        assert world.store().claim(ids(1000), MINUTE) == nothing_but(completed=set(ids(1000)))
+        operations = world.dynamodb.operations()
+        # The first says that all exist. The second had been made by then.
+        assert operations[:2] == ["BatchExecuteStatement"] * 2
+        assert set(operations[2:]) == {"BatchGetItem"}
+        assert len(operations) == 2 + 10
+
+    def test_that_was_done_in_part_is_claimed_where_it_was_not(self, world: World) -> None:
+        self.completed(world, ids(100))
+        before = world.clock.now
+        claims = world.store().claim(ids(300), MINUTE)
+        assert claims == nothing_but(completed=set(ids(100)), claimed=set(ids(300)) - set(ids(100)))
+        assert world.clock.now == before  # that keys are free is no reason for a pause
+
+    def test_is_not_suspected_for_some_duplicates(self, world: World) -> None:
+        self.completed(world, ids(24))
+        world.store().claim(ids(100), MINUTE)
+        assert world.dynamodb.operations().count("BatchExecuteStatement") == 4
+
+
+@given(key=st.text(min_size=1))
+@example(key='é\x7f\u2028\\"😀')
+def test_a_key_is_hashed_as_powertools_hashes_it(key: str) -> None:
+    store = World().store()
+    assert store._hash(key) == store._get_hashed_idempotency_key(key)  # type: ignore[arg-type]  # texts are fine

@@ -30,6 +30,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "BatchGetItem": {"RequestItems": {"t": {"Keys": [{"id": {"S": "a"}}], "ConsistentRead": True}}},
     "PutItem": {"TableName": "t", "Item": {"id": {"S": "a"}}, "ExpressionAttributeNames": {"#i": "id"}},
 }
+NOON = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
 METHODS = {
     "BatchExecuteStatement": "batch_execute_statement",
     "BatchWriteItem": "batch_write_item",
@@ -74,8 +75,7 @@ def headers(request: AWSPreparedRequest) -> dict[str, str]:
 
 @pytest.fixture
 def _noon(monkeypatch: pytest.MonkeyPatch) -> None:
-    noon = dt.datetime(2026, 11, 21, 12, tzinfo=dt.UTC)
-    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: noon)
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", lambda: NOON)
 
 
 @pytest.mark.usefixtures("_noon")
@@ -87,7 +87,7 @@ def test_the_request_is_the_one_that_the_client_makes(
 ) -> None:
     made = client(endpoint_url=endpoint, aws_session_token=token)
     getattr(made, METHODS[operation])(**BODIES[operation])
-    LeanDynamoDB(made).call(operation, BODIES[operation])
+    LeanDynamoDB(made, clock=NOON.timestamp).call(operation, BODIES[operation])
     theirs, ours = made._endpoint.http_session.requests
     assert (ours.method, ours.url, ours.stream_output) == (theirs.method, theirs.url, theirs.stream_output)
     assert json.loads(ours.body) == json.loads(theirs.body)
@@ -127,7 +127,7 @@ def sign(request: AWSPreparedRequest, signed: list[str], region: str) -> str:
 @pytest.mark.parametrize("operation", BODIES)
 def test_the_signature_covers_target_and_body(operation: str) -> None:
     made = client(aws_session_token="session-token")
-    LeanDynamoDB(made).call(operation, BODIES[operation])
+    LeanDynamoDB(made, clock=NOON.timestamp).call(operation, BODIES[operation])
     (request,) = made._endpoint.http_session.requests
     authorization = headers(request)["Authorization"]
     fields = dict(part.split("=", 1) for part in authorization.removeprefix("AWS4-HMAC-SHA256 ").split(", "))

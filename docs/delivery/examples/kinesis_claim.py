@@ -10,7 +10,6 @@ from collections import defaultdict
 
 import boto3
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
-from botocore.config import Config
 
 from common.idempotency import BulkIdempotency
 
@@ -20,7 +19,7 @@ store = BulkIdempotency(
     os.environ["IDEMPOTENCY_TABLE"],  # partition key "id", TTL on "expiration"
     config=IdempotencyConfig(expires_after_seconds=14 * 24 * 3600, hash_function="sha256"),
     key_prefix="mails",
-    boto3_client=boto3.client("dynamodb", config=Config(max_pool_connections=8)),
+    boto3_client=boto3.client("dynamodb"),
 )
 
 

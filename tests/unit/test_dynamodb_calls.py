@@ -1,0 +1,107 @@
+"""Requests in flight: how many, in which order, and when the next one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import batched
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
+
+from common.dynamodb import Calls, Fault
+
+CLIENT = boto3.client("dynamodb", region_name="eu-central-1")
+KEYS = [str(number) for number in range(10)]
+
+
+class Wire:
+    """Stands in LeanDynamoDB's place and writes down what happens, in order."""
+
+    def __init__(self, *, here: bool = False) -> None:
+        self.log: list[str] = []
+        self.under_way = 0
+        self.most = 0
+        self.here = here
+
+    def begin(self, operation: str, body: dict[str, Any]) -> Call:
+        if body["key"] == "unsendable":
+            raise EndpointConnectionError(endpoint_url="http://x")
+        self.log.append(f"sent {body['key']}")
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        return Call(self, body["key"])
+
+
+class Call:
+    def __init__(self, wire: Wire, key: str) -> None:
+        self._wire = wire
+        self._key = key
+
+    @property
+    def is_here(self) -> bool:
+        return self._wire.here
+
+    def answer(self) -> dict[str, Any]:
+        self._wire.under_way -= 1
+        self._wire.log.append(f"answered {self._key}")
+        if self._key == "unanswered":
+            raise ReadTimeoutError(endpoint_url="http://x")
+        return {"key": self._key}
+
+
+def calls(wire: Wire, in_flight: int, clock: Any = lambda: 0.0) -> Calls:
+    made = Calls(CLIENT, in_flight, clock=clock)
+    made._dynamodb = wire  # type: ignore[assignment]  # it stands in
+    return made
+
+
+def body(keys: tuple[str, ...]) -> dict[str, Any]:
+    return {"key": keys[0]}
+
+
+def test_no_more_are_in_flight_than_were_asked_for() -> None:
+    wire = Wire()
+    outcomes = list(calls(wire, 3).send("PutItem", batched(KEYS, 1, strict=False), body, 1.0))
+    assert wire.most == 3
+    assert outcomes == [((key,), {"key": key}) for key in KEYS]
+
+
+def test_an_answer_that_has_come_is_dealt_with_before_the_next_request() -> None:
+    wire = Wire(here=True)
+    for (key,), _ in calls(wire, 3).send("PutItem", batched("ab", 1, strict=False), body, 1.0):
+        wire.log.append(f"dealt with {key}")
+    assert wire.log == ["sent a", "answered a", "dealt with a", "sent b", "answered b", "dealt with b"]
+
+
+def test_a_group_is_made_while_requests_before_it_are_under_way() -> None:
+    wire = Wire()
+
+    def groups() -> Iterator[tuple[str, ...]]:
+        for key in "abc":
+            wire.log.append(f"made {key}")
+            yield (key,)
+
+    list(calls(wire, 2).send("PutItem", groups(), body, 1.0))
+    made = ["made a", "sent a", "made b", "sent b", "made c", "answered a", "sent c"]
+    assert wire.log == [*made, "answered b", "answered c"]
+
+
+def test_none_is_begun_after_the_deadline() -> None:
+    wire, times = Wire(), iter([0.0, 1.0, 1.1])
+    outcomes = list(
+        calls(wire, 3, lambda: next(times)).send("PutItem", batched("abc", 1, strict=False), body, 1.0)
+    )
+    assert [keys for keys, _ in outcomes] == [("a",), ("b",), ("c",)]
+    assert [isinstance(outcome, Fault) for _, outcome in outcomes] == [False, False, True]
+    assert [line for line in wire.log if line.startswith("sent")] == ["sent a", "sent b"]
+
+
+@pytest.mark.parametrize(("key", "ambiguous"), [("unsendable", False), ("unanswered", True)])
+def test_a_request_that_fails_does_not_take_the_others_with_it(key: str, ambiguous: bool) -> None:
+    outcomes = dict(calls(Wire(), 3).send("PutItem", batched(["a", key, "b"], 1, strict=False), body, 1.0))
+    assert (outcomes["a",], outcomes["b",]) == ({"key": "a"}, {"key": "b"})
+    fault = outcomes[key,]
+    assert isinstance(fault, Fault)
+    assert (fault.again, fault.ambiguous) == (True, ambiguous)
