@@ -334,10 +334,10 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             raise TransientError(what) from run.fault.error
         self._complain("claim", undecided, run.fault)
 
-        def those(state: State | None) -> frozenset[str]:
-            return frozenset(key for key, hashed in hashes.items() if run.states.get(hashed) == state)
-
-        return Claims(those("claimed"), those("completed"), those("in_progress"), those(None))
+        keys: dict[State | None, list[str]] = {"claimed": [], "completed": [], "in_progress": [], None: []}
+        for key, hashed in hashes.items():
+            keys[run.states.get(hashed)].append(key)
+        return Claims(*(frozenset(those) for those in keys.values()))
 
     def _complain(self, verb: str, keys: int, fault: Fault | None) -> None:
         if keys:

@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
 from botocore.hooks import first_non_none_response
+from pydantic_core import to_json
 
 from common.connections import Connections, Pending, host_of
 from common.signature import Signature
@@ -76,7 +77,7 @@ class LeanDynamoDB:
             It could not be sent. Unless it is a failure to connect, it may have had its effect.
         """
         url, headers, signature = self._destination()
-        data = json.dumps(body, separators=(",", ":")).encode()
+        data = to_json(body)
         headers = headers | signature.headers(_TARGET + operation, data) | {"Content-Length": str(len(data))}
         request = AWSPreparedRequest("POST", url, cast("Any", headers), data, stream_output=False)
         answers = self._client.meta.events.emit(f"before-send.dynamodb.{operation}", request=request)
