@@ -14,7 +14,7 @@ RECORDS ?= 20000
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
-.PHONY: help setup demo test test-sam test-iam test-large prove prove-mutants lint check-template format bench events pins clean
+.PHONY: help setup demo test test-sam test-iam test-large test-chaos prove prove-mutants chaos lint check-template format bench events pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -50,13 +50,16 @@ events: setup ## record events/ anew from the running stack
 	@.venv/bin/python -m local.record_events
 
 test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end
-	@.venv/bin/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 $(or $(TESTS),--ignore=tests/sam --ignore=tests/integration/test_iam.py)
+	@.venv/bin/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 $(or $(TESTS),--ignore=tests/sam --ignore=tests/chaos --ignore=tests/integration/test_iam.py)
 
 test-iam: setup ## every permission of the template taken away in turn, under enforced IAM (minutes)
 	@.venv/bin/pytest -q --durations=5 tests/integration/test_iam.py
 
 test-sam: setup ## every function with every recorded event in a container, by sam local (needs a container engine)
 	@ONCESTREAM_DOCKERD=1 .venv/bin/pytest -q -rs --durations=5 tests/sam
+
+test-chaos: setup .local/tools/mitmproxy/.ready ## a small `make chaos`, and its page in headless Chromium (skipped without one)
+	@.venv/bin/pytest -q -rs --durations=5 tests/chaos
 
 test-large: setup ## the account of a file of 200,000 lines, every chunk job delivered twice (minutes)
 	@ONCESTREAM_LINES=200000 .venv/bin/pytest -q tests/e2e/test_uploads.py
@@ -66,6 +69,9 @@ prove: setup ## random histories of faults, 10,000 of them, and the account of e
 
 prove-mutants: setup ## takes the mechanisms of the guarantee away, one at a time, and shows what goes wrong then
 	@.venv/bin/python -m tests.faults.prove_mutants
+
+chaos: setup .local/tools/mitmproxy/.ready ## the stack loads records while its parts are broken, and a page about it [RECORDS=N] [SEED=N]
+	@.venv/bin/python -m local.chaos $(if $(filter command line environment,$(origin RECORDS)),--records $(RECORDS)) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/.ready .local/tools/sam/.ready ## style, types, and the template
 	@.venv/bin/ruff check
@@ -97,4 +103,4 @@ pins: .venv/.ready ## pin the dependencies anew from the .in files
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host"; \
 	(cd src && $$compile requirements.in -o requirements.txt); \
 	$$compile requirements-dev.in -o requirements-dev.txt; \
-	cd local/requirements && for tool in ministack sam checkov; do $$compile $$tool.in -o $$tool.txt; done
+	cd local/requirements && for tool in ministack sam checkov mitmproxy; do $$compile $$tool.in -o $$tool.txt; done
