@@ -6,18 +6,35 @@ Keys are hashed ones.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import batched, islice
-from typing import Literal
+from typing import Any, Literal
 
 from common.claim_items import COMPLETED, INPROGRESS, Item, Layout
-from common.dynamodb import Calls, Fault
+from common.dynamodb import Calls, Fault, Request
 
 STATEMENTS_A_CALL = 25
 """docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchExecuteStatement.html"""
 READS_A_CALL = 100
 """docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html"""
 
+_INSERT, _READ = "BatchExecuteStatement", "BatchGetItem"
+
 type State = Literal["claimed", "completed", "in_progress"]
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What was learned of keys that are not claimed now."""
+
+    items: dict[str, Item] = field(default_factory=dict)
+    """Their items, by key."""
+    existing: list[str] = field(default_factory=list)
+    """They exist, and have not been read yet."""
+    gone: list[str] = field(default_factory=list)
+    """They were read, and do not exist."""
+    insert_again: list[str] = field(default_factory=list)
+    read_again: list[str] = field(default_factory=list)
 
 
 class ClaimRun:
@@ -51,80 +68,79 @@ class ClaimRun:
 
     def decide(self, keys: Iterable[str]) -> None:
         """Fill in ``states``, ``unsure`` and ``fault``. Each key is asked for when it can be sent."""
-        read = list[str]()
+        insert, read = keys, list[str]()
         for _ in self._calls.rounds(self._deadline):
-            found, known, again = self._insert(keys, probing=True)
-            items, gone, unread = self._read(read + known)
-            # Nothing went wrong with these: no reason for a pause.
-            new, known, again_gone = self._insert(gone)
-            read = unread + known + self._take_over(self._judge(found | items | new))
-            keys = again + again_gone
-            if not keys and not read:
+            first = self._ask(insert, read, probing=True)
+            # With what is left nothing went wrong, so there is no reason for a pause.
+            second = self._ask(first.gone, first.existing)
+            stale = self._judge(first.items | second.items)
+            insert = [*first.insert_again, *second.insert_again, *second.gone]
+            read = [*first.read_again, *second.read_again, *second.existing, *self._take_over(stale)]
+            if not insert and not read:
                 break
 
-    def _insert(
-        self, keys: Iterable[str], *, probing: bool = False
-    ) -> tuple[dict[str, Item], list[str], list[str]]:
-        """Insert claims. Returns items that exist, keys to read, and keys to insert again.
+    def _ask(self, insert: Iterable[str], read: Iterable[str], *, probing: bool = False) -> _Asked:
+        """Insert claims and read items, all in one go.
 
-        To be read are keys whose items exist; and when ``probing``, all keys that come after a request in
-        which every single one did. A batch that is delivered again is full of such: finding that out takes a
-        write unit a key and a call for 25 by inserting, a read unit and a call for 100 by reading.
+        What exists is read, as far as that is known in time. When ``probing``, a request in which every
+        single key exists ends the inserting, and all keys after it are read. A batch that is delivered again
+        is full of such: finding that out takes a write unit a key and a call for 25 by inserting, a read unit
+        and a call for 100 by reading.
         """
-        found: dict[str, Item] = {}
-        known: list[str] = []
-        again: list[str] = []
-        left = iter(keys)
+        asked = _Asked()
+        to_insert = iter(insert)
         redelivered = False
 
-        def groups() -> Iterator[tuple[str, ...]]:
-            while not redelivered and (group := tuple(islice(left, STATEMENTS_A_CALL))):
-                yield group
+        def to_read() -> Iterator[str]:
+            yield from read
+            yield from to_insert
+            while asked.existing:
+                yield asked.existing.pop()
 
-        for group, answer in self._calls.send(
-            "BatchExecuteStatement",
-            groups(),
-            lambda group: self._layout.inserts(group, self._claim),
-            self._deadline,
-        ):
-            if isinstance(answer, Fault):
-                again += self._failed(group, answer)
-                continue
-            existing = 0
-            for key, result in zip(group, answer["Responses"], strict=True):
-                error = result.get("Error")
-                if error is None:
-                    self.states[key] = "claimed"
-                elif error["Code"] != "DuplicateItem":
-                    again += self._failed((key,), Fault.of_statement(error))
+        def requests() -> Iterator[Request]:
+            while not redelivered and (keys := tuple(islice(to_insert, STATEMENTS_A_CALL))):
+                yield Request(_INSERT, keys, self._layout.inserts(keys, self._claim))
+            for keys in batched(to_read(), READS_A_CALL, strict=False):
+                yield Request(_READ, keys, self._layout.gets(keys))
+
+        for request, answer in self._calls.send(requests(), self._deadline):
+            if request.operation == _READ:
+                self._was_read(request.keys, answer, asked)
+            elif self._was_inserted(request.keys, answer, asked) == STATEMENTS_A_CALL:
+                redelivered = probing
+        return asked
+
+    def _was_inserted(self, keys: tuple[str, ...], answer: dict[str, Any] | Fault, asked: _Asked) -> int:
+        """Note what became of INSERTs. Returns how many of the keys exist."""
+        if isinstance(answer, Fault):
+            asked.insert_again += self._failed(keys, answer)
+            return 0
+        exist = 0
+        for key, result in zip(keys, answer["Responses"], strict=True):
+            error = result.get("Error")
+            if error is None:
+                self.states[key] = "claimed"
+            elif error["Code"] != "DuplicateItem":
+                asked.insert_again += self._failed((key,), Fault.of_statement(error))
+            else:
+                exist += 1
+                if "Item" in error:
+                    asked.items[key] = error["Item"]  # was asked for, but not every endpoint sends it
                 else:
-                    existing += 1
-                    if "Item" in error:
-                        found[key] = error["Item"]  # was asked for, but not every endpoint sends it
-                    else:
-                        known.append(key)
-            redelivered = redelivered or (probing and existing == STATEMENTS_A_CALL)
-        return found, known + list(left), again
+                    asked.existing.append(key)
+        return exist
 
-    def _read(self, keys: list[str]) -> tuple[dict[str, Item], list[str], list[str]]:
-        """Read items. Returns them, the keys of those that are gone, and keys to read again."""
-        found: dict[str, Item] = {}
-        gone: list[str] = []
-        again: list[str] = []
-        for group, answer in self._calls.send(
-            "BatchGetItem", batched(keys, READS_A_CALL, strict=False), self._layout.gets, self._deadline
-        ):
-            if isinstance(answer, Fault):
-                again += self._failed(group, answer, wrote=False)
-                continue
-            items = [item for items in answer["Responses"].values() for item in items]
-            here = {self._layout.key_of(item): item for item in items}
-            requests = answer.get("UnprocessedKeys", {}).values()
-            unread = {self._layout.key_of(key) for request in requests for key in request["Keys"]}
-            found |= here
-            again += unread
-            gone += [key for key in group if key not in here and key not in unread]
-        return found, gone, again
+    def _was_read(self, keys: tuple[str, ...], answer: dict[str, Any] | Fault, asked: _Asked) -> None:
+        if isinstance(answer, Fault):
+            asked.read_again += self._failed(keys, answer, wrote=False)
+            return
+        items = [item for items in answer["Responses"].values() for item in items]
+        here = {self._layout.key_of(item): item for item in items}
+        requests = answer.get("UnprocessedKeys", {}).values()
+        unread = {self._layout.key_of(key) for request in requests for key in request["Keys"]}
+        asked.items |= here
+        asked.read_again += unread
+        asked.gone += [key for key in keys if key not in here and key not in unread]
 
     def _judge(self, items: dict[str, Item]) -> list[str]:
         """Note who has each item, by Powertools' rules. Returns the keys that nobody has."""
@@ -157,14 +173,12 @@ class ClaimRun:
     def _take_over(self, keys: list[str]) -> list[str]:
         """Put claims in the place of stale ones. Returns keys to read again."""
         again: list[str] = []
-        for (key,), answer in self._calls.send(
-            "PutItem",
-            batched(keys, 1, strict=False),
-            lambda group: self._layout.take_over(
-                group[0], self._claim, self._calls.clock(), self._abandoned.get(group[0])
-            ),
-            self._deadline,
-        ):
+        puts = (
+            Request("PutItem", (key,), self._layout.take_over(key, self._claim, self._calls.clock(), owner))
+            for key in keys
+            for owner in [self._abandoned.get(key)]
+        )
+        for (_, (key,), _), answer in self._calls.send(puts, self._deadline):
             if not isinstance(answer, Fault):
                 self.states[key] = "claimed"
             elif answer.code != "ConditionalCheckFailedException":

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -108,8 +108,17 @@ class Fault:
 
 _TOO_LATE = Fault("", "no time left to send the request", again=False, throttled=True)
 
-type Outcome = tuple[tuple[str, ...], dict[str, Any] | Fault]
-"""The keys that a request was about, and its answer or its fault."""
+
+class Request(NamedTuple):
+    """A request about some keys."""
+
+    operation: str
+    keys: tuple[str, ...]
+    body: dict[str, Any]
+
+
+type Outcome = tuple[Request, dict[str, Any] | Fault]
+"""A request, and its answer or its fault."""
 
 
 class Calls:
@@ -137,38 +146,26 @@ class Calls:
         self._sleep = sleep
         self._jitter = jitter
 
-    def send(
-        self,
-        operation: str,
-        groups: Iterable[tuple[str, ...]],
-        body: Callable[[tuple[str, ...]], dict[str, Any]],
-        deadline: float,
-    ) -> Iterator[Outcome]:
-        """Send a request for each of ``groups``, with the body that ``body`` makes of it.
+    def send(self, requests: Iterable[Request], deadline: float) -> Iterator[Outcome]:
+        """Send requests. None is begun after ``deadline`` (in the clock's seconds).
 
-        None is begun after ``deadline`` (in the clock's seconds). The outcomes are in the order of the
-        groups. A group is asked for when its request can be sent, and an outcome handed out as soon as it is
-        there: what it takes to make the one and to deal with the other is done while requests are under way.
+        The outcomes are in the order of the requests. A request is asked for when it can be sent, and an
+        outcome handed out as soon as it is there: what it takes to make the one and to deal with the other is
+        done while requests are under way.
         """
-        under_way: deque[tuple[tuple[str, ...], Call | Fault]] = deque()
-        for keys in groups:
+        under_way: deque[tuple[Request, Call | Fault]] = deque()
+        for request in requests:
             while under_way and (len(under_way) >= self._in_flight or under_way[0][1].is_here):
                 yield _outcome(*under_way.popleft())
-            under_way.append((keys, self._begin(operation, keys, body, deadline)))
+            under_way.append((request, self._begin(request, deadline)))
         while under_way:
             yield _outcome(*under_way.popleft())
 
-    def _begin(
-        self,
-        operation: str,
-        keys: tuple[str, ...],
-        body: Callable[[tuple[str, ...]], dict[str, Any]],
-        deadline: float,
-    ) -> Call | Fault:
+    def _begin(self, request: Request, deadline: float) -> Call | Fault:
         if self.clock() > deadline:
             return _TOO_LATE
         try:
-            return self._dynamodb.begin(operation, body(keys))
+            return self._dynamodb.begin(request.operation, request.body)
         except (BotoCoreError, ClientError) as error:
             return Fault.of_request(error)
 
@@ -186,10 +183,10 @@ class Calls:
             yield attempt
 
 
-def _outcome(keys: tuple[str, ...], call: Call | Fault) -> Outcome:
+def _outcome(request: Request, call: Call | Fault) -> Outcome:
     if isinstance(call, Fault):
-        return keys, call
+        return request, call
     try:
-        return keys, call.answer()
+        return request, call.answer()
     except (BotoCoreError, ClientError) as error:
-        return keys, Fault.of_request(error)
+        return request, Fault.of_request(error)

@@ -32,7 +32,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyKe
 
 from common.claim_items import Layout
 from common.claim_run import STATEMENTS_A_CALL, ClaimRun, State
-from common.dynamodb import Calls, Fault
+from common.dynamodb import Calls, Fault, Request
 from common.errors import TransientError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         config: IdempotencyConfig,
         key_prefix: str,
         boto3_client: DynamoDBClient,
-        in_flight: int = 32,
+        in_flight: int = 40,
         owner_attr: str = "owner",
         patience_seconds: float = 10.0,
         clock: Callable[[], float] = time.time,
@@ -226,14 +226,11 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         hashes = {self._hash(key): key for key in keys}
         waiting, failed, fault = list(hashes), set[str](), None
         for _ in self._calls.rounds(deadline):
-            outcomes = self._calls.send(
-                "BatchWriteItem",
-                batched(waiting, WRITES_A_CALL, strict=False),
-                lambda group: self._layout.completions(group, expires),
-                deadline,
+            groups, waiting = list(batched(waiting, WRITES_A_CALL, strict=False)), []
+            requests = (
+                Request("BatchWriteItem", group, self._layout.completions(group, expires)) for group in groups
             )
-            waiting = []
-            for group, answer in outcomes:
+            for (_, group, _), answer in self._calls.send(requests, deadline):
                 if not isinstance(answer, Fault):
                     # What DynamoDB throttled of a request that it took (API_BatchWriteItem.html).
                     for writes in answer.get("UnprocessedItems", {}).values():
@@ -307,12 +304,11 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         """Try once to delete claims of ours. Returns what failed; that one is not there is no failure."""
         owners = {key: holds[key].owner for key in keys}
         failed: dict[str, Fault] = {}
-        for group, answer in self._calls.send(
-            "BatchExecuteStatement",
-            batched(keys, STATEMENTS_A_CALL, strict=False),
-            lambda group: self._layout.deletes(group, owners),
-            deadline,
-        ):
+        requests = (
+            Request("BatchExecuteStatement", group, self._layout.deletes(group, owners))
+            for group in batched(keys, STATEMENTS_A_CALL, strict=False)
+        )
+        for (_, group, _), answer in self._calls.send(requests, deadline):
             if isinstance(answer, Fault):
                 failed |= dict.fromkeys(group, answer)
                 continue

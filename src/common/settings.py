@@ -53,8 +53,8 @@ class ConsumerSettings(DatabaseSettings):
     idempotency_table: str
     idempotency_expiry_seconds: PositiveInt = 14 * 24 * 3600
     """How long a completed record is remembered. Longer than the stream keeps it, or a replay could slip by."""
-    idempotency_requests_in_flight: PositiveInt = 32
-    """DynamoDB calls in flight at once."""
+    idempotency_requests_in_flight: PositiveInt = 40
+    """DynamoDB calls in flight at once. 40 calls claim, or complete, 1,000 records."""
     reserve_milliseconds: NonNegativeInt = 5_000
     """The consumer stops taking on work when less than this is left of its time, and says what it has not done."""
 

@@ -231,9 +231,10 @@ class TestABatch:
         table.store().complete(self.KEYS)
         table.calls.clear()
         assert table.store().claim(self.KEYS, MINUTE) == nothing_but(completed=set(self.KEYS))
-        # What is under way when the first answer comes is inserted; the rest is read.
-        assert 2 <= table.calls.pop("BatchExecuteStatement") <= 40
-        assert table.calls == {"BatchGetItem": 10}
+        # What is under way when the first answer comes is inserted; the rest is read, and what was inserted in vain.
+        assert table.calls.keys() == {"BatchExecuteStatement", "BatchGetItem"}
+        assert table.calls["BatchGetItem"] in {10, 11}
+        assert table.calls.total() <= 50
 
     def test_whose_invocation_was_killed_is_taken_over_when_its_time_is_up(self, table: Table) -> None:
         keys = self.KEYS[:130]

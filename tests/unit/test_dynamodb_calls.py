@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import batched
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from common.dynamodb import Calls, Fault
+from common.dynamodb import Calls, Fault, Request
 
 CLIENT = boto3.client("dynamodb", region_name="eu-central-1")
 KEYS = [str(number) for number in range(10)]
@@ -57,51 +56,51 @@ def calls(wire: Wire, in_flight: int, clock: Any = lambda: 0.0) -> Calls:
     return made
 
 
-def body(keys: tuple[str, ...]) -> dict[str, Any]:
-    return {"key": keys[0]}
+def request(key: str) -> Request:
+    return Request("PutItem", (key,), {"key": key})
 
 
 def test_no_more_are_in_flight_than_were_asked_for() -> None:
     wire = Wire()
-    outcomes = list(calls(wire, 3).send("PutItem", batched(KEYS, 1, strict=False), body, 1.0))
+    outcomes = list(calls(wire, 3).send(map(request, KEYS), 1.0))
     assert wire.most == 3
-    assert outcomes == [((key,), {"key": key}) for key in KEYS]
+    assert outcomes == [(request(key), {"key": key}) for key in KEYS]
 
 
 def test_an_answer_that_has_come_is_dealt_with_before_the_next_request() -> None:
     wire = Wire(here=True)
-    for (key,), _ in calls(wire, 3).send("PutItem", batched("ab", 1, strict=False), body, 1.0):
+    for (_, (key,), _), _ in calls(wire, 3).send(map(request, "ab"), 1.0):
         wire.log.append(f"dealt with {key}")
     assert wire.log == ["sent a", "answered a", "dealt with a", "sent b", "answered b", "dealt with b"]
 
 
-def test_a_group_is_made_while_requests_before_it_are_under_way() -> None:
+def test_a_request_is_made_while_requests_before_it_are_under_way() -> None:
     wire = Wire()
 
-    def groups() -> Iterator[tuple[str, ...]]:
+    def requests() -> Iterator[Request]:
         for key in "abc":
             wire.log.append(f"made {key}")
-            yield (key,)
+            yield request(key)
 
-    list(calls(wire, 2).send("PutItem", groups(), body, 1.0))
+    list(calls(wire, 2).send(requests(), 1.0))
     made = ["made a", "sent a", "made b", "sent b", "made c", "answered a", "sent c"]
     assert wire.log == [*made, "answered b", "answered c"]
 
 
 def test_none_is_begun_after_the_deadline() -> None:
     wire, times = Wire(), iter([0.0, 1.0, 1.1])
-    outcomes = list(
-        calls(wire, 3, lambda: next(times)).send("PutItem", batched("abc", 1, strict=False), body, 1.0)
-    )
-    assert [keys for keys, _ in outcomes] == [("a",), ("b",), ("c",)]
+    outcomes = list(calls(wire, 3, lambda: next(times)).send(map(request, "abc"), 1.0))
+    assert [sent.keys for sent, _ in outcomes] == [("a",), ("b",), ("c",)]
     assert [isinstance(outcome, Fault) for _, outcome in outcomes] == [False, False, True]
     assert [line for line in wire.log if line.startswith("sent")] == ["sent a", "sent b"]
 
 
 @pytest.mark.parametrize(("key", "ambiguous"), [("unsendable", False), ("unanswered", True)])
 def test_a_request_that_fails_does_not_take_the_others_with_it(key: str, ambiguous: bool) -> None:
-    outcomes = dict(calls(Wire(), 3).send("PutItem", batched(["a", key, "b"], 1, strict=False), body, 1.0))
-    assert (outcomes["a",], outcomes["b",]) == ({"key": "a"}, {"key": "b"})
-    fault = outcomes[key,]
+    outcomes = {
+        sent.keys[0]: answer for sent, answer in calls(Wire(), 3).send(map(request, ["a", key, "b"]), 1.0)
+    }
+    assert (outcomes["a"], outcomes["b"]) == ({"key": "a"}, {"key": "b"})
+    fault = outcomes[key]
     assert isinstance(fault, Fault)
     assert (fault.again, fault.ambiguous) == (True, ambiguous)
