@@ -14,6 +14,11 @@ _LATE_RELEASE = History(
     acts=((1, "twins", 1),),
     faults=(("consumer", "INSERT records", "refuse"),),
 )
+_SECOND_SLICE_FAILS = History(
+    stream=tuple(Sent(name) for name in "abcd"),
+    slice_records=2,
+    faults=(("consumer", "COMMIT 2", "refuse"),),
+)
 
 DIRECTED: dict[str, History] = {
     "ON CONFLICT dropped": _CRASH_AFTER_COMMIT,
@@ -22,6 +27,9 @@ DIRECTED: dict[str, History] = {
     "claim and unique key dropped": _CRASH_AFTER_COMMIT,
     "complete before commit": with_fault("consumer", "COMMIT", "refuse"),
     "release ignores ownership": _LATE_RELEASE,
+    "claims of what was not stored are not released": with_fault("consumer", "INSERT records", "refuse"),
+    "a slice that failed is reported as a success": _SECOND_SLICE_FAILS,
+    "a slice that failed makes the stored ones before it fail": _SECOND_SLICE_FAILS,
     "rejecting on a transient SQLSTATE": with_fault("consumer", "INSERT records", "locked"),
     "rejecting when Postgres is away": History(stream=_ONE, faults=(("consumer", "INSERT records", "lost"),)),
     "answers of PutRecords out of order": with_fault("api", "PutRecords", "part"),

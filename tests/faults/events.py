@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
 from local.streams.records import StreamRecord
+
+type Via = Literal["direct", "http", "ndjson"]
+"""How records are posted: by a direct invocation, over HTTP as JSON, or as NDJSON (there in base64)."""
 
 
 def stream_record(event: dict[str, Any]) -> StreamRecord:
@@ -15,6 +19,31 @@ def stream_record(event: dict[str, Any]) -> StreamRecord:
     return StreamRecord.of(
         about["sequenceNumber"], about["partitionKey"], about["approximateArrivalTimestamp"], event
     )
+
+
+def post_event(records: list[dict[str, Any]], via: Via) -> dict[str, Any]:
+    """A request to the producer: a direct invocation, or an event of the HTTP API (payload format 2.0)."""
+    if via == "direct":
+        return {"records": records}
+    if via == "http":
+        body, kind = json.dumps({"records": records}), "application/json"
+    else:
+        lines = "".join(f"{json.dumps(record)}\n" for record in records)
+        body, kind = base64.b64encode(lines.encode()).decode(), "application/x-ndjson"
+    return {
+        "version": "2.0",
+        "routeKey": "POST /records",
+        "rawPath": "/records",
+        "rawQueryString": "",
+        "headers": {"content-type": kind},
+        "requestContext": {
+            "http": {"method": "POST", "path": "/records"},
+            "requestId": "request-1",
+            "stage": "$default",
+        },
+        "body": body,
+        "isBase64Encoded": via == "ndjson",
+    }
 
 
 def s3_event(key: str, etag: str, size: int) -> dict[str, Any]:

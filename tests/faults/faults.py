@@ -6,7 +6,9 @@ a function are counted from 0 over the whole history, whichever invocation makes
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple
 
 type Kind = Literal[
@@ -27,6 +29,7 @@ type Kind = Literal[
     "deadlock",
     "shutdown",
     "locked",
+    "restart",
 ]
 
 EVERYWHERE: dict[Kind, str] = {
@@ -51,9 +54,11 @@ PARTS: dict[Kind, str] = {
 }
 POSTGRES: dict[Kind, str] = {
     "deadlock": "SQLSTATE 40P01",
-    "shutdown": "SQLSTATE 57P01, and the server hangs up",
+    "shutdown": "the session is ended by pg_terminate_backend (SQLSTATE 57P01)",
     "locked": "SQLSTATE 55P03 (somebody alters the table), for each insert until the invocation ends",
 }
+RARE: dict[Kind, str] = {"restart": "the Postgres server is stopped and started"}
+"""Takes a fifth of a second, so it is not tried at every step."""
 BATCHED = {"BatchExecuteStatement", "BatchGetItem", "BatchWriteItem", "PutRecords", "SendMessageBatch"}
 
 
@@ -74,9 +79,24 @@ class Step(NamedTuple):
 def kinds(service: str, operation: str) -> list[Kind]:
     """The faults that a step can meet."""
     if service == "postgres":
-        return [*EVERYWHERE, *(POSTGRES if operation not in ("connect", "close") else ())]
+        return [*EVERYWHERE, *(POSTGRES if operation not in {"connect", "close"} else ())]
     found: list[Kind] = [*EVERYWHERE, *AWS]
     return [*found, *PARTS] if operation in BATCHED else found
+
+
+@cache
+def _possible(service: str, operation: str) -> frozenset[Kind]:
+    possible = kinds(service, operation)
+    return frozenset([*possible, *RARE] if POSTGRES.keys() & set(possible) else possible)
+
+
+@dataclass
+class Armed:
+    """A fault for the step of ``function`` that can meet it next, after ``skip`` others that could."""
+
+    function: str
+    skip: int
+    kind: Kind
 
 
 @dataclass
@@ -84,18 +104,34 @@ class Plan:
     """Which step of which function meets which fault, and what was met."""
 
     faults: dict[tuple[str, int | str], Kind] = field(default_factory=dict)
-    """By function and the number of its step, or the first step with an operation of that name."""
+    """By function and step: its number, or the operation and which of these it is ("COMMIT 2"; "COMMIT" is the
+    first)."""
     steps: list[Step] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
     fired: int = 0
+    armed: Armed | None = None
+    """One that waits for its step."""
+    _counts: Counter[str | tuple[str, str]] = field(default_factory=Counter)
 
     def next(self, function: str, service: str, operation: str) -> Kind | None:
         """The fault of this step; it counts as made."""
-        number = self.counts.get(function, 0)
-        self.counts[function] = number + 1
-        fault = self.faults.get((function, number)) or self.faults.pop((function, operation), None)
-        if fault is not None and fault not in kinds(service, operation):
-            fault = None
+        number = self._counts[function]
+        self._counts[function] += 1
+        self._counts[function, operation] += 1
+        which = self._counts[function, operation]
+        names = (number, f"{operation} {which}", *((operation,) if which == 1 else ()))
+        found = (fault for name in names if (fault := self.faults.get((function, name))))
+        fault = next((each for each in found if each in _possible(service, operation)), None)
+        fault = fault or self._disarm(function, _possible(service, operation))
         self.fired += fault is not None
         self.steps.append(Step(function, number, service, operation, fault))
         return fault
+
+    def _disarm(self, function: str, possible: frozenset[Kind]) -> Kind | None:
+        armed = self.armed
+        if armed is None or armed.function != function or armed.kind not in possible:
+            return None
+        armed.skip -= 1
+        if armed.skip >= 0:
+            return None
+        self.armed = None
+        return armed.kind

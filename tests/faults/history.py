@@ -7,24 +7,34 @@ A history is plain data, and its ``repr`` is the script that replays it::
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from random import Random
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import pytest
+
+import common.claim_run
+import common.idempotency
+from tests.faults.account import Account, look
 from tests.faults.client_pool import ClientPool
-from tests.faults.events import claim_key
-from tests.faults.faults import Kind, Plan, Step
+from tests.faults.events import Via, claim_key
+from tests.faults.faults import Kind, Plan
 from tests.faults.postgres import TestDatabase
+from tests.faults.turns import at_random
 from tests.faults.twins import Twins
 from tests.faults.world import BlockedError, Mapping, World
 
-type Act = Literal["jump", "sweep", "split", "terminate", "restart", "again", "twins", "cold"]
-"""What happens at a delivery: time passes (the argument: seconds); TTL deletes; a shard is split; Postgres ends
-its sessions, or is restarted; the poller loses its checkpoint; the batch is delivered to two environments at
-once (the argument: a seed for who goes first); Lambda takes the warm environments away."""
+type Act = Literal[
+    "jump", "sweep", "split", "merge", "terminate", "restart", "immediate", "again", "twins", "cold"
+]
+"""What happens at a delivery: time passes (the argument: seconds); TTL deletes; a shard is split, or two are
+merged; Postgres ends its sessions; the server is stopped, or crashes ("immediate"), and is back so many
+deliveries later; the poller loses its checkpoint; the batch is delivered to two environments at once (the
+argument: a seed for who goes first); Lambda takes the warm environments away."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,11 @@ class Sent:
             return f"poison {self.id} {self.mark}".encode()
         return json.dumps(self.value, separators=(",", ":")).encode()
 
+    @property
+    def in_a_file(self) -> bytes:
+        """As a line of a file."""
+        return self.raw if self.quality == "poison" else json.dumps(self.payload).encode()
+
 
 @dataclass(frozen=True)
 class File:
@@ -66,16 +81,19 @@ class File:
 
     @property
     def data(self) -> bytes:
-        if self.key.endswith(".csv"):
-            return "".join(["m,of\n", *(f"{each.mark},{each.id}\n" for each in self.lines)]).encode()
-        return b"".join(_line(each) + b"\n" for each in self.lines)
+        if ".csv" in self.key:
+            data = "".join(["m,of\n", *(f"{each.mark},{each.id}\n" for each in self.lines)]).encode()
+        else:
+            data = b"".join(each.in_a_file + b"\n" for each in self.lines)
+        return gzip.compress(data, mtime=0) if self.key.endswith(".gz") else data
 
 
 @dataclass(frozen=True)
 class History:
     """What happens. Faults are (function, its I/O call, kind), acts (delivery, act, argument).
 
-    An I/O call is named by its number or, the first of its kind, by its operation.
+    An I/O call is named by its number, or by its operation and which of these it is: "COMMIT" (the first),
+    "COMMIT 2".
     """
 
     posts: tuple[tuple[Sent, ...], ...] = ()
@@ -88,30 +106,16 @@ class History:
     batch_size: int = 100
     factor: int = 1
     skews: tuple[float, ...] = (0.0,)
+    via: Via = "direct"
+    """How the posts are sent."""
+    slice_records: int = 1_000
+    """Records that the consumer claims, stores and completes together."""
+    a_call: int = 25
+    """Keys in one request to the idempotency table, at most."""
 
-
-@dataclass
-class Account:
-    """What became of a history. ``wrong`` is empty when the account closes."""
-
-    lost: list[str] = field(default_factory=list)
-    duplicated: list[str] = field(default_factory=list)
-    wrongly_rejected: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    """Blocked, discarded, a broken rule about claims, an upload's own account that does not close."""
-    steps: list[Step] = field(default_factory=list)
-    broken: int = 0
-    """Steps that met a fault."""
-    parked: int = 0
-
-    @property
-    def wrong(self) -> list[str]:
-        return [
-            *(f"lost: {each}" for each in self.lost),
-            *(f"duplicated: {each}" for each in self.duplicated),
-            *(f"wrongly rejected: {each}" for each in self.wrongly_rejected),
-            *self.others,
-        ]
+    def sending(self, *stream: Sent) -> History:
+        """The same, with these records on the stream."""
+        return replace(self, stream=stream)
 
 
 class Harness:
@@ -121,177 +125,130 @@ class Harness:
         self.database = database
         self.pool = ClientPool()
 
-    def run(self, history: History) -> Account:
-        """Run a history until nothing is left to deliver, and look at the account."""
+    @contextmanager
+    def beginning(self, history: History) -> Iterator[World]:
+        """The world of a history, in which nothing has happened yet."""
         self.database.reset()
-        plan = Plan({(function, number): kind for function, number, kind in history.faults})
         world = World(
             self.pool,
-            plan,
+            self.database,
+            Plan({(function, number): kind for function, number, kind in history.faults}),
             shards=history.shards,
             mapping=Mapping(history.batch_size, history.factor),
             skews=history.skews,
+            slice_records=history.slice_records,
         )
+        with _settings(history):
+            try:
+                yield world
+            finally:
+                world.close()
+
+    def run(self, history: History) -> Account:
+        """Run a history until nothing is left to deliver, and look at the account."""
+        met: Counter[str] = Counter()
         account = Account()
-        try:
-            self._play(history, world)
-            account = self.account(history, world)
-        except BlockedError as blocked:
-            account.others.append(f"blocked: {blocked}")
-        finally:
-            world.close()
+        with self.beginning(history) as world:
+            try:
+                self._play(history, world, met)
+                account = look(history, world)
+            except BlockedError as blocked:
+                account.others.append(f"blocked: {blocked}")
         account.others += dict.fromkeys(world.violations)
-        account.steps, account.broken, account.parked = plan.steps, plan.fired, world.parked
+        account.steps, account.parked = world.plan.steps, world.parked
+        met.update(step.fault for step in account.steps if step.fault)
+        account.broken = sum(step.fault is not None for step in account.steps)
+        account.met = met
         return account
 
-    def _play(self, history: History, world: World) -> None:
+    def begin(self, history: History, world: World) -> None:
+        """Put in place what is there at the beginning: claims, files, records on the stream."""
         for record_id, state in history.claims:
             world.claims.put(_claim(record_id, state, world.clock.now))
-        self._stage(history, world)
         for file in history.files:
             metadata = {"id-field": "of"} if file.named else {}
             world.upload(file.key, file.data, times=file.notified, **metadata)
         for sent in history.stream:
             world.kinesis.put(sent.raw, sent.id)
+
+    def _play(self, history: History, world: World, met: Counter[str]) -> None:
+        stage = _Stage(history, world, met)
+        self.begin(history, world)
         for post in history.posts:
-            world.post([sent.value for sent in post])
+            world.post([sent.value for sent in post], history.via)
             world.deliver_something()
         world.drain()
+        stage.come_back()
 
-    def _stage(self, history: History, world: World) -> None:
-        """Let the acts happen."""
-        acts: defaultdict[int, list[tuple[Act, int]]] = defaultdict(list)
+
+class _Stage:
+    """Where the acts of a history happen."""
+
+    def __init__(self, history: History, world: World, met: Counter[str]) -> None:
+        self._world = world
+        self._met = met
+        self._acts: defaultdict[int, list[tuple[Act, int]]] = defaultdict(list)
         for number, act, argument in history.acts:
-            acts[number].append((act, argument))
+            self._acts[number].append((act, argument))
+        self._back = 0
+        """The delivery before which a server that is away comes back."""
+        world.before_delivery = self._before
+        world.after_delivery = self._after
 
-        def before(number: int) -> None:
-            world.deliver = world.invoke
-            for act, argument in acts[number]:
-                match act:
-                    case "jump":
-                        world.clock.now += argument
-                    case "sweep":
-                        world.sweep()
-                    case "split":
-                        world.kinesis.split(argument)
-                    case "terminate":
-                        self.database.terminate()
-                    case "restart":
-                        self.database.restart()
-                    case "cold":
-                        world.cool_down("consumer")
-                    case "twins":
-                        choose = Random(argument).randrange
-                        world.deliver = Twins(world, self.database, choose).deliver
+    def come_back(self) -> None:
+        """Start the Postgres server, if it is away."""
+        if self._world.database.is_away:
+            self._world.database.come_back()
 
-        world.before_delivery = before
-        world.after_delivery = lambda number: any(act == "again" for act, _ in acts[number])
+    def _before(self, number: int) -> None:
+        world = self._world
+        world.deliver = world.invoke
+        if number >= self._back:
+            self.come_back()
+        for act, argument in self._acts[number]:
+            self._met[act] += 1
+            self._do(act, argument, number)
 
-    def account(self, history: History, world: World) -> Account:
-        """Look at what has become of everything that was sent."""
-        account = Account()
-        wanted: defaultdict[str, set[str]] = defaultdict(set)
-        for name, sent in _everything(history):
-            if sent.quality == "good":
-                wanted[name].add(_canonical(sent.payload))
-        rows = self.database.run("SELECT id, payload, upload_id FROM records")
-        found: defaultdict[str, list[str]] = defaultdict(list)
-        for record_id, payload, upload in rows:
-            derived = upload is not None and record_id.startswith(f"{upload}:")
-            name = f"line {payload.get('m')}" if derived else record_id
-            found[name].append(_canonical({key: _number(value) for key, value in payload.items()}))
-        for name, payloads in wanted.items():
-            if not found[name]:
-                account.lost.append(name)
-            elif len(found[name]) > 1:
-                account.duplicated.append(name)
-            elif found[name][0] not in payloads:
-                account.others.append(f"changed: {name} became {found[name][0]}")
-        account.others += [f"invented: {name}" for name in found.keys() - wanted.keys() if found[name]]
-        self._rejections(history, set(wanted), account)
-        account.others += self._uploads(history, world)
-        return account
+    def _after(self, number: int) -> bool:
+        return any(act == "again" for act, _ in self._acts[number])
 
-    def _rejections(self, history: History, good: set[str], account: Account) -> None:
-        bad: set[bytes] = set()
-        rejected = Counter(row[0] for row in self.database.run("SELECT raw FROM rejected_records"))
-        for name, sent in _everything(history):
-            if sent.quality == "poison" or (sent.quality == "refused" and name not in good):
-                bad.add(sent.raw if not name.startswith("line ") else _line(sent))
-        known = Counter(_identity(raw) for raw in rejected.elements())
-        for raw in bad:
-            if not known[_identity(raw)]:
-                account.lost.append(f"rejection of {raw!r}")
-            elif known[_identity(raw)] > 1:
-                account.duplicated.append(f"rejection of {raw!r}")
-        for raw in rejected:
-            if b"poison" not in raw and b"refuse" not in raw:
-                account.wrongly_rejected.append(repr(raw))
-
-    def _uploads(self, history: History, world: World) -> Iterator[str]:
-        """The account that the ledger and Postgres give of each upload, as `once status` shows it."""
-        for file in history.files:
-            entries = [
-                item
-                for key, item in world.ledger.items.items()
-                if key[1] == "upload" and item["key"]["S"] == file.key
-            ]
-            if len(entries) != 1 or "chunks" not in entries[0]:
-                yield f"upload {file.key}: registered {len(entries)} times, or not planned"
-                continue
-            upload = entries[0]["upload"]["S"]
-            counts = [
-                item
-                for key, item in world.ledger.items.items()
-                if key[0] == upload and key[1].startswith("chunk#")
-            ]
-            if len(counts) != int(entries[0]["chunks"]["N"]):
-                yield f"upload {file.key}: {len(counts)} of {entries[0]['chunks']['N']} chunks counted"
-            lines = sum(int(item["lines"]["N"]) for item in counts)
-            settled = self.database.run(
-                "SELECT (SELECT count(*) FROM records WHERE upload_id = :upload)"
-                " + (SELECT count(*) FROM rejected_records WHERE upload_id = :upload)"
-                " + (SELECT count(*) FROM repeated_records WHERE upload_id = :upload)",
-                upload=upload,
-            )[0][0]
-            if not lines == len(file.lines) == settled:
-                yield f"upload {file.key}: {len(file.lines)} lines, {lines} counted, {settled} settled"
+    def _do(self, act: Act, argument: int, number: int) -> None:
+        world, database = self._world, self._world.database
+        match act:
+            case "jump":
+                world.clock.now += argument
+            case "sweep":
+                world.sweep()
+            case "split":
+                world.kinesis.split(argument)
+            case "merge":
+                world.kinesis.merge(argument)
+            case "terminate":
+                if not database.is_away:
+                    database.terminate()
+            case "restart" | "immediate":
+                if not database.is_away:
+                    database.go_away("fast" if act == "restart" else "immediate")
+                self._back = number + argument
+                if not argument:
+                    self.come_back()
+            case "cold":
+                world.cool_down("consumer")
+            case "twins":
+                choose = at_random(argument)
+                world.deliver = Twins(world, database, choose).deliver
 
 
-def _everything(history: History) -> Iterator[tuple[str, Sent]]:
-    """Each message and the name under which its row is found."""
-    for post in history.posts:
-        for sent in post:
-            yield sent.id, sent
-    for sent in history.stream:
-        yield sent.id, sent
-    for file in history.files:
-        for sent in file.lines:
-            yield (sent.id if file.named and sent.quality != "poison" else f"line {sent.mark}"), sent
-
-
-def _line(sent: Sent) -> bytes:
-    if sent.quality == "poison":
-        return sent.raw
-    return json.dumps(sent.payload).encode()
-
-
-def _identity(raw: bytes) -> str:
-    """The same for the same bad record, whichever way it came."""
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        return raw.decode()
-    return _canonical(value.get("payload", value))
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _number(value: Any) -> Any:
-    # A CSV file has nothing but text.
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+@contextmanager
+def _settings(history: History) -> Iterator[None]:
+    """The size of the requests to the idempotency table."""
+    with pytest.MonkeyPatch.context() as patch:
+        if history.a_call != common.claim_run.STATEMENTS_A_CALL:
+            patch.setattr(common.claim_run, "STATEMENTS_A_CALL", history.a_call)
+            patch.setattr(common.claim_run, "READS_A_CALL", history.a_call)
+            patch.setattr(common.idempotency, "STATEMENTS_A_CALL", history.a_call)
+            patch.setattr(common.idempotency, "WRITES_A_CALL", history.a_call)
+        yield
 
 
 def _claim(record_id: str, state: str, now: float) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from tests.faults.history import Account, Harness, History
 from tests.faults.mutants import Mutant
 from tests.faults.scenarios import SCENARIOS, single_faults
 
-SINGLE = 8
+SINGLE = 20
 """Every so many of the scenario's single faults is tried."""
 _RULE = "claim rule"
 
@@ -63,6 +63,8 @@ def _histories(mutant: Mutant, singles: list[History]) -> Iterator[History]:
 
 
 def _of_account(found: Account) -> str:
+    if found.wrongly_rejected:  # so it is missing, too
+        return "wrongly rejected"
     wrong = [each for each in found.wrong if not each.startswith(_RULE)]
     return wrong[0].partition(":")[0] if wrong else ""
 

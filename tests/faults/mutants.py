@@ -16,6 +16,7 @@ import producer.publish
 from common.claim_items import Layout
 from common.idempotency import BulkIdempotency, Claims
 from consumer.decode import Arrived, Rejection, reject
+from consumer.processor import Outcome, _Batch
 from consumer.sink import PostgresSink
 from tests.faults.postgres import TestDatabase
 from uploads.plan import Planner
@@ -117,14 +118,14 @@ def _checkpoint_too_far(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
 def _answers_out_of_order(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
     original = producer.packing.Packing.answered
 
-    def answered(self: Any, batch: Any, answers: Any, now: float) -> None:
-        original(self, batch, sorted(answers, key=lambda answer: "ErrorCode" in answer), now)
+    def answered(self: Any, batch: Any, answers: Any, *times: float) -> None:
+        original(self, batch, sorted(answers, key=lambda answer: "ErrorCode" in answer), *times)
 
     patch.setattr(producer.packing.Packing, "answered", answered)
 
 
 def _lost_answer_is_success(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
-    def lost(self: Any, batch: Any, reason: str) -> None:
+    def lost(self: Any, batch: Any, reason: str, *_: Any) -> None:
         self.result.published += len(batch)
 
     patch.setattr(producer.packing.Packing, "lost", lost)
@@ -141,7 +142,9 @@ def _reject_when_away(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
         try:
             return original(self, arrived, rejections, *more, **named)
         except consumer.sink.TransientError as error:
-            return original(self, (), [*rejections, *(reject(each, str(error)) for each in arrived)])
+            refused = {each.record.id: reject(each, str(error)) for each in arrived}
+            stored = original(self, (), [*rejections, *refused.values()])
+            return replace(stored, refused=refused)
 
     patch.setattr(PostgresSink, "store", store)
 
@@ -157,6 +160,33 @@ def _sequence_ids(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
         return replace(arrived, record=other)
 
     patch.setattr(consumer.handler, "decode", decode)
+
+
+def _never_released(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    patch.setattr(BulkIdempotency, "release", lambda self, keys: frozenset())
+
+
+def _failed_slice_is_success(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    original = _Batch.settle_rest
+
+    def settle_rest(self: _Batch, error: Any) -> None:
+        original(self, error)
+        self.results = [
+            replace(each, outcome=Outcome.DUPLICATE, error=None) if each and each.error is error else each
+            for each in self.results
+        ]
+
+    patch.setattr(_Batch, "settle_rest", settle_rest)
+
+
+def _failed_slice_fails_all(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    original = _Batch.settle_rest
+
+    def settle_rest(self: _Batch, error: Any) -> None:
+        self.results = [None] * len(self.results)
+        original(self, error)
+
+    patch.setattr(_Batch, "settle_rest", settle_rest)
 
 
 def _claims_for_ever(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
@@ -239,6 +269,23 @@ MUTANTS = (
         "a late release of a claim that somebody else has by now",
         _release_anybodys,
         covered_by="the unique key (the rule that nobody releases another's claim is broken)",
+    ),
+    Mutant(
+        "claims of what was not stored are not released",
+        "a wait until the claim runs out, for whoever comes next",
+        _never_released,
+        covered_by="the claim's time (the rule that an orderly end leaves no claim behind is broken)",
+    ),
+    Mutant(
+        "a slice that failed is reported as a success",
+        "a fault after the first slice of a batch was stored",
+        _failed_slice_is_success,
+    ),
+    Mutant(
+        "a slice that failed makes the stored ones before it fail",
+        "storing again what is stored",
+        _failed_slice_fails_all,
+        covered_by="the completed claims, which make duplicates of it the next time",
     ),
     Mutant("claims never run out", "an invocation that was killed", _claims_for_ever),
     Mutant(

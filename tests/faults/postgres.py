@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from typing import Any, Literal
 
 from consumer.migrate import migrate
 from local.postgres import Postgres
@@ -21,6 +22,7 @@ class TestDatabase:
     def __init__(self, server: Postgres, name: str) -> None:
         self.server = server
         self.name = name
+        self._lock = threading.RLock()
         server.create_database(name)
         self._connection = server.connect(name)
         migrate(self._connection)
@@ -40,25 +42,46 @@ class TestDatabase:
 
     def run(self, statement: str, **bound: Any) -> list[list[Any]]:
         """Run a statement from outside the functions."""
-        rows: list[list[Any]] = self._connection.run(statement, **bound) or []
+        with self._lock:
+            rows: list[list[Any]] = self._connection.run(statement, **bound) or []
         return rows
 
     def reset(self) -> None:
-        """No rows."""
+        """No rows, and a server that runs."""
+        if self.is_away:
+            self.come_back()
         self.run("; ".join(f"DELETE FROM {table}" for table in TABLES))
 
-    def terminate(self) -> None:
-        """End the functions' sessions, as an administrator or a failover does."""
+    def terminate(self, pid: int | None = None) -> None:
+        """End a session of the functions', or all, as an administrator or a failover does; returns when it is gone."""
         self.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND pid = coalesce(:pid ::integer, pid)",
+            pid=pid,
         )
 
-    def restart(self) -> None:
+    def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop and start the server."""
-        self._connection.close()
-        self.server.restart()
-        self._connection = self.server.connect(self.name)
+        with self._lock:  # nobody asks it anything in between
+            self.go_away(mode)
+            self.come_back()
+
+    def go_away(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop the server: ``fast`` ends the sessions first, ``immediate`` is a crash."""
+        with self._lock:
+            self._connection.close()
+            self.server.stop(mode)
+
+    def come_back(self) -> None:
+        """Start the server again."""
+        with self._lock:
+            self.server.start()
+            self._connection = self.server.connect(self.name)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the server is stopped."""
+        return not self.server.is_running
 
     def drop_unique_key(self) -> None:
         """For a mutant: a table without the last line of defence."""

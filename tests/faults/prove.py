@@ -9,35 +9,41 @@ import queue
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
-from random import Random
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tests.faults.history import Harness, History
+from tests.faults.history import Harness
 from tests.faults.laboratory import laboratory
-from tests.faults.random_history import draw, shrink
+from tests.faults.random_history import history_of, shrink
 from tests.faults.replay import script
 
-RESTARTS = 500
-"""Of so many histories, one stops and starts the Postgres server in the middle."""
 SHOWN = 5
 
 
-def history_of(seed: int) -> History:
-    """The random history of this seed."""
-    history = draw(Random(seed))
-    if seed % RESTARTS == RESTARTS // 2:
-        history = replace(history, acts=((2, "restart", 0), *history.acts))
-    return history
+def _number(name: str, default: int, least: int) -> int:
+    """A number from the environment.
+
+    Raises
+    ------
+    SystemExit
+        It is none, or too small. Says so.
+    """
+    text = os.environ.get(name) or str(default)
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise SystemExit(f"{name} is a whole number from {least} on, not {text!r}.")
+    return number
 
 
 def main() -> int:
     """Run and report. The last line is the result; 0 if every account closes."""
-    wanted = int(os.environ.get("HISTORIES") or 10_000)
-    first = int(os.environ.get("SEED") or 0)
+    wanted = _number("HISTORIES", 10_000, 1)
+    first = _number("SEED", 0, 0)
     processes = min(len(os.sched_getaffinity(0)), max(1, wanted // 50))
     started = time.monotonic()
     counts: Counter[str] = Counter()

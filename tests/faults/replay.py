@@ -1,30 +1,35 @@
-"""Replays a history that ``make prove`` has printed: ``python -m tests.faults.replay "History(...)"``."""
+"""Replays what ``make prove`` or a test has printed: ``python -m tests.faults.replay "History(...)"``."""
 
 from __future__ import annotations
 
 import sys
 
+from tests.faults.course import Course, play
 from tests.faults.history import File, History, Sent
 from tests.faults.laboratory import laboratory
 
-NAMES = {"History": History, "Sent": Sent, "File": File}
+NAMES = {"History": History, "Sent": Sent, "File": File, "Course": Course}
 
 
-def script(history: History) -> str:
-    """The command that replays a history."""
-    return f'.venv/bin/python -m tests.faults.replay "{history!r}"'
+def script(told: History | Course) -> str:
+    """The command that replays a history, or a course of events."""
+    return f'.venv/bin/python -m tests.faults.replay "{told!r}"'
 
 
 def main() -> int:
-    history: History = eval(sys.argv[1], {"__builtins__": {}}, NAMES)
+    told: History | Course = eval(sys.argv[1], {"__builtins__": {}}, NAMES)
     with laboratory() as harness:
-        account = harness.run(history)
-    for step in account.steps:
-        line = f"{step.function:9}{step.number:4}  {step.service:9} {step.operation:28} {step.fault or ''}"
-        sys.stdout.write(f"{line}\n")
-    for wrong in account.wrong:
+        if isinstance(told, Course):
+            found = play(harness, told, lambda move: sys.stdout.write(f"{move}\n") and None)
+        else:
+            account = harness.run(told)
+            found = account.wrong
+            for step in account.steps:
+                names = f"{step.function:9}{step.number:4}  {step.service:9} {step.operation:28}"
+                sys.stdout.write(f"{names} {step.fault or ''}\n")
+    for wrong in found:
         sys.stdout.write(f"WRONG  {wrong}\n")
-    return bool(account.wrong)
+    return bool(found)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import producer.chunks
 import uploads.plan
 import uploads.register
 from common.observability import logger
-from tests.faults.environment import Connection, current
+from tests.faults.connection import Connection, current
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -45,7 +45,7 @@ ENVIRONMENT = {
     "POWERTOOLS_METRICS_DISABLED": "true",
     "POWERTOOLS_METRICS_NAMESPACE": "Oncestream",
     "IDEMPOTENCY_TABLE": "claims",
-    "IDEMPOTENCY_THREADS": "1",  # so that the order of the steps is always the same
+    "IDEMPOTENCY_REQUESTS_IN_FLIGHT": "1",
     "LEDGER_TABLE": "ledger",
     "STREAM_NAME": "records",
     "UPLOAD_BUCKET": "uploads",
@@ -139,7 +139,11 @@ def _clients(patch: pytest.MonkeyPatch) -> None:
 def _clocks(patch: pytest.MonkeyPatch) -> None:
     def told(module: Any, name: str, **world: Any) -> None:
         original = getattr(module, name)
-        patch.setattr(module, name, lambda *given, **named: original(*given, **(world | named)))
+
+        def made(*given: Any, **named: Any) -> Any:
+            return original(*given, **(world | named))
+
+        patch.setattr(module, name, made)
 
     told(consumer.handler, "BulkIdempotency", clock=_now, sleep=_sleep, jitter=_half)
     told(producer.api, "Publisher", clock=_now, sleep=_sleep, random=_half)
@@ -148,6 +152,12 @@ def _clocks(patch: pytest.MonkeyPatch) -> None:
     told(uploads.plan, "ChunkQueue", sleep=_sleep, jitter=_half)
     told(uploads.plan, "Planner", now=_utc)
     told(uploads.register, "Register", now=_utc)
+    processor = consumer.handler.BulkProcessor
+    patch.setattr(
+        consumer.handler,
+        "BulkProcessor",
+        lambda *given, **named: processor(*given, slice_records=current().world.slice_records, **named),
+    )
     patch.setattr(consumer.sink, "time", SimpleNamespace(monotonic=_now))
     # botocore draws its pauses; here each is the same.
     patch.setattr(

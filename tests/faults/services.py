@@ -146,6 +146,17 @@ class Kinesis:
         for first, last in ((parent.first, middle), (middle + 1, parent.last)):
             self.shards.append(Shard(_shard_name(len(self.shards)), first, last, (parent.id,)))
 
+    def merge(self, choice: int) -> None:
+        """One shard in place of two neighbours, if there are two."""
+        opened = sorted((shard for shard in self.shards if not shard.closed), key=lambda shard: shard.first)
+        if len(opened) < 2:
+            return
+        place = choice % (len(opened) - 1)
+        lower, upper = opened[place : place + 2]
+        lower.closed = upper.closed = True
+        name = _shard_name(len(self.shards))
+        self.shards.append(Shard(name, lower.first, upper.last, (lower.id, upper.id)))
+
     def answer(self, operation: str, body: dict[str, Any], part: str | None) -> dict[str, Any]:
         """PutRecords; ``part`` makes some entries fail."""
         assert operation == "PutRecords"

@@ -6,8 +6,8 @@ timeout) and the event source mappings (local.streams, which is what the local s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import producer.api
 import producer.chunks
 import uploads.plan
 import uploads.register
+from consumer.processor import SLICE_RECORDS
 from local.streams.mapping import Backoff, MappingSettings
 from local.streams.queue import ShardQueue
 from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, StreamRecord
@@ -23,9 +24,12 @@ from local.streams.shards import Lineage
 from local.streams.shards import Shard as ListedShard
 from tests.faults.client_pool import ClientPool
 from tests.faults.environment import Environment
-from tests.faults.events import claim_key, s3_event, sqs_event, stream_record
+from tests.faults.events import Via, post_event, s3_event, sqs_event, stream_record
 from tests.faults.faults import Killed, Plan
+from tests.faults.postgres import TestDatabase
+from tests.faults.rules import ClaimRules
 from tests.faults.services import Bucket, Kinesis, LedgerTable, Object, Queue
+from tests.faults.turns import Turns
 from tests.unit.fake_dynamodb import Clock, FakeDynamoDB
 
 HANDLERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -37,6 +41,8 @@ HANDLERS: dict[str, Callable[[Any, Any], Any]] = {
 }
 TIMEOUTS = {"api": 60.0, "register": 60.0, "plan": 900.0, "chunks": 300.0, "consumer": 120.0}
 """Seconds, as in template.yaml."""
+HTTP_SECONDS = 30.0
+"""docs.aws.amazon.com/apigateway/latest/developerguide/http-api-quotas.html"""
 VISIBILITY_SECONDS = 330.0
 RECEIVES = 24
 ASYNC_PAUSES = (60.0, 120.0)
@@ -95,23 +101,30 @@ class World:
     ----------
     pool
         boto3 clients, shared with other worlds of the process.
+    database
+        The Postgres that the functions use.
     plan
         The faults.
     skews
         How far the clocks of the environments are ahead, in seconds, in the order of their making (again from
         the first).
+    slice_records
+        How many records the consumer claims, stores and completes together.
     """
 
     def __init__(
         self,
         pool: ClientPool,
+        database: TestDatabase,
         plan: Plan | None = None,
         *,
         shards: int = 1,
         mapping: Mapping | None = None,
         skews: tuple[float, ...] = (0.0,),
+        slice_records: int = SLICE_RECORDS,
     ) -> None:
         self.pool = pool
+        self.database = database
         self.plan = plan or Plan()
         self.clock = Clock()
         self.claims = FakeDynamoDB("claims")
@@ -122,6 +135,7 @@ class World:
         self.notifications: list[Notification] = []
         self.violations: list[str] = []
         """Rules that were broken on the way, beside what the account shows at the end."""
+        self.rules = ClaimRules(self.claims, self.clock, self.violations, clocks_agree=not any(skews))
         self.parked = 0
         """Notifications that went to the queue of lost ones, and were sent again from there."""
         self.deliveries = 0
@@ -131,8 +145,9 @@ class World:
         """Whether the poller dies before its checkpoint after this delivery."""
         self.deliver: Callable[[str, Any], Any] = self.invoke
         """How a Kinesis batch is handed over: ``invoke``, or several invocations at once."""
-        self.pause: Callable[[Environment], None] = lambda environment: None
-        """Called before each step: where a scheduler may let another invocation go on."""
+        self.turns: Turns | None = None
+        """Only while several invocations are at work at once."""
+        self.slice_records = slice_records
         self._mapping = mapping or Mapping()
         self._skews = skews
         self._made = 0
@@ -140,6 +155,13 @@ class World:
         self._retired: list[Environment] = []
         self._stream = _Stream()
         self._ledger_queue = ShardQueue(LEDGER_SETTINGS, backoff=BACKOFF)
+        self.sources: dict[str, Callable[[], bool]] = {
+            "register": self._notify,
+            "plan": self._deliver_ledger,
+            "chunks": self._deliver_queue,
+            "consumer": self._deliver_stream,
+        }
+        """By function: one delivery of what is due to it. Whether there was something."""
 
     # ---------------------------------------------------------- functions
 
@@ -171,10 +193,16 @@ class World:
     def invoke_in(self, environment: Environment, event: Any) -> Answered | FunctionFailed:
         """Invoke the function of this environment."""
         function = environment.function
+        owners, steps = set(environment.owners), len(self.plan.steps)
         try:
-            return Answered(environment.invoke(HANDLERS[function], event, TIMEOUTS[function]))
+            answer = environment.invoke(HANDLERS[function], event, TIMEOUTS[function])
+            if self.turns is None and function == "consumer":
+                self.rules.ended(environment.owners - owners, self.plan.steps[steps:])
+            return Answered(answer)
         except Killed:
             return FunctionFailed({"errorType": "Runtime.ExitError"})
+        except (AttributeError, NameError, TypeError):
+            raise  # no fault leads to these: the harness, or a mutant, does not fit the product any more
         except Exception as error:  # noqa: BLE001 - what Lambda's runtime does with whatever a handler raises
             return FunctionFailed({"errorType": type(error).__name__, "errorMessage": str(error)})
 
@@ -197,16 +225,30 @@ class World:
             if self.deliveries > PATIENCE:
                 raise BlockedError(f"not drained after {PATIENCE} deliveries")
             if not self.deliver_something():
-                wake = self._next_wake()
+                wake = self.next_wake()
                 if wake is None:
                     return
                 self.clock.now = max(self.clock.now, wake)
 
     def deliver_something(self) -> bool:
         """One delivery of each source that has one due."""
-        return any([self._notify(), self._deliver_ledger(), self._deliver_queue(), self.deliver_stream()])
+        return sum(deliver() for deliver in self.sources.values()) > 0
 
-    def _next_wake(self) -> float | None:
+    def pending(self, function: str) -> bool:
+        """Whether something is left to deliver to it, now or later."""
+        match function:
+            case "register":
+                return bool(self.notifications)
+            case "plan":
+                return bool(self.ledger.stream) or not self._ledger_queue.idle
+            case "chunks":
+                return bool(self.queue.messages)
+        stream = self._stream
+        unread = (len(each.records) > stream.read.get(each.id, 0) for each in self.kinesis.shards)
+        return any(unread) or any(not queue.idle for queue in stream.queues.values())
+
+    def next_wake(self) -> float | None:
+        """When something will be due that is not due now. None: never."""
         times = [each.due for each in self.notifications]
         times += [message.visible_at for message in self.queue.messages]
         queues = [self._ledger_queue, *self._stream.queues.values()]
@@ -259,7 +301,7 @@ class World:
                 self.queue.messages.remove(message)
         return bool(visible)
 
-    def deliver_stream(self) -> bool:
+    def _deliver_stream(self) -> bool:
         """One batch of each shard of the Kinesis stream that has one due."""
         stream = self._stream
         stream.lineage.update(ListedShard(each.id, each.parents, each.closed) for each in self.kinesis.shards)
@@ -301,68 +343,56 @@ class World:
                 queue.discarded(work)
         return work is not None
 
-    # ------------------------------------------------------ what is watched
-
-    @contextmanager
-    def watch(self, environment: Environment, operation: str, body: dict[str, Any]) -> Iterator[None]:
-        """Look at what a request does to other environments' claims.
-
-        Only while all clocks agree: by another clock, a claim may have run out.
-        """
-        before = dict(self.claims.items)
-        yield
-        if operation == "BatchWriteItem":
-            return
-        for key, old in before.items():
-            new = self.claims.items.get(key)
-            if new is old:
-                continue
-            owner = old.get("owner", {}).get("S")
-            if owner is None:
-                if new is None and old["status"]["S"] == "COMPLETED" and key[0].startswith("records#"):
-                    self.violations.append("claim rule: a completed record was forgotten")
-                continue
-            valid = float(old["in_progress_expiration"]["N"]) >= self.clock.now * 1000
-            if new is None and owner not in environment.owners:
-                self.violations.append("claim rule: a claim was released by somebody else")
-            elif new is not None and valid and owner not in environment.owners and not any(self._skews):
-                self.violations.append("claim rule: a valid claim was taken over")
-        for key, new in self.claims.items.items():
-            if before.get(key) is not new and "owner" in new:
-                environment.owners.add(new["owner"]["S"])
-
-    def watch_insert(self, environment: Environment, ids: list[str]) -> None:
-        """Whoever stores a record holds its claim (as long as all clocks agree)."""
-        if any(self._skews):
-            return
-        for record_id in ids:
-            item = self.claims.items.get((claim_key(record_id),), {})
-            if item.get("owner", {}).get("S") not in environment.owners:
-                self.violations.append(f"claim rule: {record_id} was stored without its claim")
-
     def sweep(self) -> None:
         """DynamoDB's TTL deletes what has expired."""
         for key, item in list(self.claims.items.items()):
             if float(item["expiration"]["N"]) < self.clock.now:
                 del self.claims.items[key]
 
+    def skew(self, function: str, seconds: float) -> None:
+        """The clock of a warm environment is this far ahead from now on."""
+        self.environment(function).skew = seconds
+        self.rules.clocks_agree = False
+
     # ------------------------------------------------------------- callers
 
     def upload(self, key: str, data: bytes, *, times: int = 1, **metadata: str) -> None:
         """Put a file into the bucket; S3 notifies ``times`` times."""
-        found = self.bucket.objects[key] = Object(data, metadata)
+        self.bucket.objects[key] = Object(data, metadata)
         for _ in range(times):
-            self.notifications.append(Notification(s3_event(key, found.etag, len(data)), self.clock.now))
+            self.notify(key)
 
-    def post(self, records: list[dict[str, Any]]) -> None:
+    def notify(self, key: str) -> None:
+        """S3 notifies of a file that is there."""
+        found = self.bucket.objects[key]
+        self.notifications.append(Notification(s3_event(key, found.etag, len(found.data)), self.clock.now))
+
+    def post(self, records: list[dict[str, Any]], via: Via = "direct") -> None:
         """A caller of the producer, who sends again what failed, and any request without an answer."""
         for _ in range(PATIENCE):
-            outcome = self.invoke("api", {"records": records})
-            if isinstance(outcome, Answered):
-                if "error" in outcome.response:
-                    raise AssertionError(outcome.response)
-                records = [records[fault["index"]] for fault in outcome.response["failed"]]
+            answer = self._ask(post_event(records, via))
+            if answer is not None:
+                if "error" in answer:
+                    raise AssertionError(answer)
+                records = [records[fault["index"]] for fault in answer["failed"]]
                 if not records:
                     return
             self.clock.now += 5
         raise BlockedError("the producer does not take the records")
+
+    def _ask(self, event: dict[str, Any]) -> dict[str, Any] | None:
+        """What the caller of the producer gets to see, if anything."""
+        began = self.clock.now
+        outcome = self.invoke("api", event)
+        if not isinstance(outcome, Answered):
+            return None
+        if "rawPath" not in event:
+            answer: dict[str, Any] = outcome.response
+            return answer
+        if self.clock.now - began > HTTP_SECONDS:
+            return None  # the caller got a 503 of API Gateway's own
+        answer = json.loads(outcome.response["body"])
+        status = outcome.response["statusCode"]
+        if (status == 503) != bool(answer["failed"]):
+            self.violations.append(f"status {status} for {answer}")
+        return answer

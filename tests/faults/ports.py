@@ -1,0 +1,29 @@
+"""What a step is to the fault layer: a call that can be carried out, or go wrong in several ways."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.faults.faults import Kind
+    from tests.faults.turns import Touches
+
+
+class Port:
+    """One I/O call and the ways in which it can go wrong."""
+
+    def touches(self) -> Touches:
+        """What it looks at or changes. None: perhaps everything."""
+        return None
+
+    def perform(self) -> Any:
+        raise NotImplementedError
+
+    def lose(self) -> Any:
+        raise NotImplementedError
+
+    def refuse(self) -> Any:
+        raise NotImplementedError
+
+    def fail(self, fault: Kind) -> Any:
+        raise NotImplementedError

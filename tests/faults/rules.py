@@ -1,0 +1,78 @@
+"""The rules about claims that the consumer has to keep. They are watched while it works.
+
+The unique key makes up for some of them when they are broken, so the account at the end does not show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tests.faults.events import claim_key
+from tests.faults.faults import Kind, Step
+from tests.unit.fake_dynamodb import Clock, FakeDynamoDB
+
+if TYPE_CHECKING:
+    from tests.faults.environment import Environment
+
+_TAKES_LONG: tuple[Kind, ...] = ("late", "timeout", "slow", "lost")
+
+
+class ClaimRules:
+    """Watches the idempotency table ``claims`` and says in ``violations`` which rule was broken."""
+
+    def __init__(
+        self, claims: FakeDynamoDB, clock: Clock, violations: list[str], *, clocks_agree: bool
+    ) -> None:
+        self.clocks_agree = clocks_agree
+        """By another clock a claim may have run out: then some rules say nothing."""
+        self._claims = claims
+        self._clock = clock
+        self._violations = violations
+
+    @contextmanager
+    def asking(self, environment: Environment, operation: str) -> Iterator[None]:
+        """Look at what a request to the table does to other environments' claims."""
+        before = dict(self._claims.items)
+        yield
+        if operation == "BatchWriteItem":
+            return
+        for key, old in before.items():
+            new = self._claims.items.get(key)
+            if new is old:
+                continue
+            owner = old.get("owner", {}).get("S")
+            if owner is None:
+                if new is None and old["status"]["S"] == "COMPLETED" and key[0].startswith("records#"):
+                    self._broken("a completed record was forgotten")
+                continue
+            valid = float(old["in_progress_expiration"]["N"]) >= self._clock.now * 1000
+            if new is None and owner not in environment.owners:
+                self._broken("a claim was released by somebody else")
+            elif new is not None and valid and owner not in environment.owners and self.clocks_agree:
+                self._broken("a valid claim was taken over")
+        for key, new in self._claims.items.items():
+            if before.get(key) is not new and "owner" in new:
+                environment.owners.add(new["owner"]["S"])
+
+    def storing(self, environment: Environment, ids: list[str]) -> None:
+        """Whoever stores a record holds its claim."""
+        if not self.clocks_agree:
+            return
+        for record_id in ids:
+            item = self._claims.items.get((claim_key(record_id),), {})
+            if item.get("owner", {}).get("S") not in environment.owners:
+                self._broken(f"{record_id} was stored without its claim")
+
+    def ended(self, owners: set[str], steps: list[Step]) -> None:
+        """An invocation that ends by itself leaves no claim behind, unless the table or the time failed it."""
+        excused = any(
+            step.fault and (step.service == "dynamodb" or step.fault in _TAKES_LONG) for step in steps
+        )
+        left = any(item.get("owner", {}).get("S") in owners for item in self._claims.items.values())
+        if left and not excused:
+            self._broken("an orderly end left a claim behind")
+
+    def _broken(self, rule: str) -> None:
+        self._violations.append(f"claim rule: {rule}")
