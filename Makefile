@@ -50,7 +50,7 @@ events: setup ## record events/ anew from the running stack
 	@.venv/bin/python -m local.record_events
 
 test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end
-	@.venv/bin/pytest -q -n 2 --dist loadgroup --no-loadscope-reorder --durations=10 $(or $(TESTS),--ignore=tests/sam --ignore=tests/chaos --ignore=tests/integration/test_iam.py)
+	@.venv/bin/pytest -q -n 2 --dist loadscope --no-loadscope-reorder --durations=10 $(or $(TESTS),--ignore=tests/sam --ignore=tests/chaos --ignore=tests/integration/test_iam.py)
 
 test-iam: setup ## every permission of the template taken away in turn, under enforced IAM (minutes)
 	@.venv/bin/pytest -q --durations=5 tests/integration/test_iam.py

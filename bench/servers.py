@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ import psutil
 
 from bench.contestants import Contestant
 from bench.contestants.shared import PLAIN_TABLE
+from local.errors import StackError
 from local.machine import LOOPBACK, REPOSITORY, clean_environment, free_port
 from local.ministack import CREDENTIALS, REGION, MiniStack, client
 from local.postgres import Postgres
@@ -58,11 +60,22 @@ class StandIn:
             environment=clean_environment(directory),
             directory=directory,
         )
+        while not self._answers():
+            if not self._child.is_running:
+                raise StackError(f"The stand-in for DynamoDB has ended; its log is {self._child.log}.")
+            time.sleep(0.01)
 
     @property
     def pid(self) -> int:
         """Process id of the server."""
         return self._child.pid
+
+    def _answers(self) -> bool:
+        try:
+            self.requests(0.0)
+        except ConnectionError:
+            return False
+        return True
 
     def requests(self, latency: float) -> int:
         """How many requests it has answered. From now on it answers ``latency`` seconds late."""

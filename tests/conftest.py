@@ -39,12 +39,20 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 _database_numbers = count(1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With xdist (`make test`): a file's tests stay together, and so do those that share the deployed stack."""
-    for item in items:
-        shares = "deployed" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("deployed" if shares else item.path.name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With xdist (`make test`): a file's tests stay together, and so do those that share the deployed stack.
+
+    xdist has this as ``--dist loadgroup``, which groups nothing under pytest 9.2 (pytest-dev/pytest-xdist issue 1386).
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByServers(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = nodeid.partition("::")[0]
+            return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+    return ByServers(config, log)
 
 
 @pytest.fixture(scope="session")
