@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import batched, islice
+from itertools import batched, chain, islice
 from typing import Any, Literal
 
 from common.claim_items import COMPLETED, INPROGRESS, Item, Layout
@@ -85,20 +85,30 @@ class ClaimRun:
         What exists is read, as far as that is known in time. When ``probing``, a request in which every
         single key exists ends the inserting, and all keys after it are read. A batch that is delivered again
         is full of such: finding that out takes a write unit a key and a call for 25 by inserting, a read unit
-        and a call for 100 by reading.
+        and a call for 100 by reading. So the first request goes ahead, and for as long as it is under way
+        and there are keys still to be made, these are only collected. Nobody waits for it.
         """
         asked = _Asked()
-        to_insert = iter(insert)
+        waiting = iter(insert)
+        probed = not probing
         redelivered = False
 
         def to_read() -> Iterator[str]:
             yield from read
-            yield from to_insert
+            yield from waiting
             while asked.existing:
                 yield asked.existing.pop()
 
-        def requests() -> Iterator[Request]:
-            while not redelivered and (keys := tuple(islice(to_insert, STATEMENTS_A_CALL))):
+        def requests() -> Iterator[Request | None]:
+            nonlocal waiting
+            if probe := tuple(islice(waiting, STATEMENTS_A_CALL)):
+                yield Request(_INSERT, probe, self._layout.inserts(probe, self._claim))
+            collected = list[str]()
+            while not probed and (keys := tuple(islice(waiting, STATEMENTS_A_CALL))):
+                collected += keys
+                yield None
+            waiting = chain(collected, waiting)
+            while not redelivered and (keys := tuple(islice(waiting, STATEMENTS_A_CALL))):
                 yield Request(_INSERT, keys, self._layout.inserts(keys, self._claim))
             for keys in batched(to_read(), READS_A_CALL, strict=False):
                 yield Request(_READ, keys, self._layout.gets(keys))
@@ -106,8 +116,10 @@ class ClaimRun:
         for request, answer in self._calls.send(requests(), self._deadline):
             if request.operation == _READ:
                 self._was_read(request.keys, answer, asked)
-            elif self._was_inserted(request.keys, answer, asked) == STATEMENTS_A_CALL:
-                redelivered = probing
+            else:
+                exist = self._was_inserted(request.keys, answer, asked)
+                probed = True
+                redelivered |= probing and exist == STATEMENTS_A_CALL
         return asked
 
     def _was_inserted(self, keys: tuple[str, ...], answer: dict[str, Any] | Fault, asked: _Asked) -> int:

@@ -146,18 +146,19 @@ class Calls:
         self._sleep = sleep
         self._jitter = jitter
 
-    def send(self, requests: Iterable[Request], deadline: float) -> Iterator[Outcome]:
+    def send(self, requests: Iterable[Request | None], deadline: float) -> Iterator[Outcome]:
         """Send requests. None is begun after ``deadline`` (in the clock's seconds).
 
         The outcomes are in the order of the requests. A request is asked for when it can be sent, and an
         outcome handed out as soon as it is there: what it takes to make the one and to deal with the other is
-        done while requests are under way.
+        done while requests are under way. A ``None`` among the requests is a moment to look for outcomes.
         """
         under_way: deque[tuple[Request, Call | Fault]] = deque()
         for request in requests:
             while under_way and (len(under_way) >= self._in_flight or under_way[0][1].is_here):
                 yield _outcome(*under_way.popleft())
-            under_way.append((request, self._begin(request, deadline)))
+            if request is not None:
+                under_way.append((request, self._begin(request, deadline)))
         while under_way:
             yield _outcome(*under_way.popleft())
 

@@ -141,6 +141,8 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         self._patience = patience_seconds
         self._calls = Calls(boto3_client, in_flight, clock=clock, sleep=sleep, jitter=jitter)
         self._holds: dict[str, _Hold] = {}
+        self._hashes: dict[str, str] = {}
+        """By key, for the last claim's: they are about to be completed or released."""
         self._layout = Layout(
             table=table_name,
             key=self.key_attr,
@@ -211,6 +213,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         for key, hold in stray.items():
             self._holds.setdefault(key, hold)
         self._delete(list(stray), stray, now + remaining_time_in_millis / 2000)
+        self._hashes = hashes
         return self._report(run, hashes)
 
     def complete(self, keys: Iterable[str]) -> frozenset[str]:
@@ -288,6 +291,8 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
                     yield hashed
 
     def _hash(self, key: str) -> str:
+        if known := self._hashes.get(key):
+            return known
         if not key:
             raise IdempotencyKeyError("an empty record id identifies nothing")
         # What _get_hashed_idempotency_key does for a text, at a fifth of its price: the JSON of a text is its

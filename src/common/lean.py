@@ -20,7 +20,6 @@ tests/unit/test_lean.py compares what is sent with what the client itself sends.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -29,7 +28,7 @@ from urllib.parse import urlsplit
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError, HTTPClientError, NoCredentialsError
 from botocore.hooks import first_non_none_response
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from common.connections import Connections, Pending, host_of
 from common.signature import Signature
@@ -158,7 +157,7 @@ class Call:
         if response.status_code >= 300:
             raise _client_error(self._operation, response)
         try:
-            answer: dict[str, Any] = json.loads(response.content)
+            answer: dict[str, Any] = from_json(response.content)
         except ValueError as error:
             raise HTTPClientError(error=f"the answer to {self._operation} is not JSON: {error}") from error
         return answer
@@ -166,7 +165,7 @@ class Call:
 
 def _client_error(operation: str, response: Any) -> ClientError:
     try:
-        body = json.loads(response.content)
+        body = from_json(response.content)
     except ValueError:
         body = {}  # not from DynamoDB but from something on the way, which speaks HTML
     # {"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "message": "..."}

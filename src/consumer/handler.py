@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 KEY_PREFIX = "records"
 """Comes before each key in the idempotency table, which other functions use as well."""
+GARBAGE_THRESHOLD = 100_000
+"""Objects that are made, and not freed, before the garbage collector looks for cycles."""
 
 
 @logger.inject_lambda_context
@@ -62,6 +65,9 @@ def _require_kinesis(event: dict[str, Any]) -> None:
 @cache
 def _processor() -> BulkProcessor:
     """Made at the first invocation and kept: with it, the connections to DynamoDB and Postgres."""
+    # A batch makes some 15 objects a record, in no cycles, and they live until it is done: by the usual
+    # threshold the collector walks them again and again, and finds nothing. It still comes, every few batches.
+    gc.set_threshold(GARBAGE_THRESHOLD)
     settings = ConsumerSettings.from_environment()
     idempotency = BulkIdempotency(
         settings.idempotency_table,

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
 
@@ -82,8 +82,7 @@ class Outcome(StrEnum):
     """It is not settled. Lambda delivers it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """A stream record and its outcome; ``error`` says why it has to be retried."""
 
     record: Arrived | Rejection
@@ -325,7 +324,8 @@ class BulkProcessor(BatchProcessor):
         later = batch.arrived(piece, claims.claimed, slice(1, None))
         later += batch.arrived(piece, claims.completed, slice(None))
         repeats = [each for each in later if each.may_repeat]
-        batch.settle_completed(piece, claims.completed - {each.record.id for each in repeats})
+        repeated = {each.record.id for each in repeats}
+        batch.settle_completed(piece, claims.completed - repeated)
         rejections = batch.rejections(piece)
 
         stored = Stored()
@@ -342,7 +342,7 @@ class BulkProcessor(BatchProcessor):
         self._idempotency.complete(stored.inserted | stored.duplicates)
         # A refused record leaves its id free: it may come again with a value that Postgres takes.
         self._idempotency.release(stored.refused.keys() | stored.unsettled)
-        batch.settle_completed(piece, claims.completed)
+        batch.settle_completed(piece, claims.completed & repeated)
         return batch.settle_stored(piece, stored)
 
     def _milliseconds_left(self, reserve: int = 0) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from logging import DEBUG
 
 from aws_lambda_powertools.metrics import MetricUnit
 
@@ -37,11 +38,12 @@ def report(results: Sequence[Result]) -> None:
     for outcome, name in _METRICS.items():
         metrics.add_metric(name, MetricUnit.Count, counts[outcome])
 
-    duplicates = [result.id for result in results if result.outcome is Outcome.DUPLICATE]
+    duplicates = [result for result in results if result.outcome is Outcome.DUPLICATE]
     if duplicates:
-        logger.info("Duplicate skipped", count=len(duplicates), ids=duplicates[:SHOWN])
-        if duplicates[SHOWN:]:
-            logger.debug("Duplicate skipped, the others", ids=duplicates[SHOWN:])
+        shown = [result.id for result in duplicates[:SHOWN]]
+        logger.info("Duplicate skipped", count=len(duplicates), ids=shown)
+        if duplicates[SHOWN:] and logger.log_level <= DEBUG:
+            logger.debug("Duplicate skipped, the others", ids=[result.id for result in duplicates[SHOWN:]])
     rejected = [result for result in results if result.outcome is Outcome.REJECTED]
     for result in rejected[:SHOWN]:
         logger.warning(

@@ -157,7 +157,7 @@ def _sequence_ids(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
         if isinstance(arrived, Rejection):
             return arrived
         other = arrived.record.model_copy(update={"id": f"{arrived.shard_id}:{arrived.sequence_number}"})
-        return replace(arrived, record=other)
+        return arrived._replace(record=other)
 
     patch.setattr(consumer.handler, "decode", decode)
 
@@ -172,7 +172,7 @@ def _failed_slice_is_success(patch: pytest.MonkeyPatch, _: TestDatabase) -> None
     def settle_rest(self: _Batch, error: Any) -> None:
         original(self, error)
         self.results = [
-            replace(each, outcome=Outcome.DUPLICATE, error=None) if each and each.error is error else each
+            each._replace(outcome=Outcome.DUPLICATE, error=None) if each and each.error is error else each
             for each in self.results
         ]
 

@@ -31,7 +31,7 @@ import producer.api
 import producer.chunks
 import uploads.plan
 import uploads.register
-from common.observability import logger
+from common.observability import logger, metrics
 from tests.faults.connection import Connection, current
 
 ENVIRONMENT = {
@@ -109,6 +109,7 @@ def installed(**variables: str) -> Iterator[pytest.MonkeyPatch]:
             yield patch
     finally:
         patch.undo()
+        metrics.clear_metrics()  # counted, and with metrics off never written
         logger.setLevel(level)
         for each, before in levels.items():
             each.setLevel(before)

@@ -87,6 +87,21 @@ def test_a_request_is_made_while_requests_before_it_are_under_way() -> None:
     assert wire.log == [*made, "answered b", "answered c"]
 
 
+def test_outcomes_are_looked_for_where_there_is_nothing_to_send_yet() -> None:
+    wire = Wire()
+
+    def requests() -> Iterator[Request | None]:
+        yield request("a")
+        yield None
+        wire.here = True
+        yield None
+        yield request("b")
+
+    for (_, (key,), _), _ in calls(wire, 3).send(requests(), 1.0):
+        wire.log.append(f"dealt with {key}")
+    assert wire.log == ["sent a", "answered a", "dealt with a", "sent b", "answered b", "dealt with b"]
+
+
 def test_none_is_begun_after_the_deadline() -> None:
     wire, times = Wire(), iter([0.0, 1.0, 1.1])
     outcomes = list(calls(wire, 3, lambda: next(times)).send(map(request, "abc"), 1.0))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from common.dynamodb import Calls
 from common.idempotency import Claims
+from common.lean import Call
 from tests.unit.fake_dynamodb import Clock, FakeDynamoDB, Trouble
 from tests.unit.idempotency_world import (
     CLIENT,
@@ -394,6 +395,25 @@ class TestAnIterator:
         world.store().claim(keys(), MINUTE)
         assert sent_when_asked == [0] * 25 + [1] * 25 + [2] * 25
 
+    @pytest.mark.parametrize("known_after", [200, 10_000])
+    def test_is_collected_while_the_first_answer_may_change_what_is_asked(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, known_after: int
+    ) -> None:
+        sent_when_asked: list[int] = []
+        is_here = property(lambda call: len(sent_when_asked) > known_after)
+        monkeypatch.setattr(Call, "is_here", is_here)
+
+        def keys() -> Iterator[str]:
+            for key in ids(1000):
+                sent_when_asked.append(len(world.dynamodb.requests))
+                yield key
+
+        claims = world.store(in_flight=40).claim(keys(), MINUTE)
+        assert claims == nothing_but(claimed=set(ids(1000)))
+        assert world.dynamodb.operations() == ["BatchExecuteStatement"] * 40
+        assert sent_when_asked[:200] == [0] * 25 + [1] * 175
+        assert (max(sent_when_asked) == 1) == (known_after > 1000)
+
     def test_is_asked_to_its_end_when_there_is_no_time_left(self, world: World) -> None:
         def keys() -> Iterator[str]:
             for key in ids(60):
@@ -413,10 +433,17 @@ class TestARedeliveredBatch:
         self.completed(world, ids(1000))
         assert world.store().claim(ids(1000), MINUTE) == nothing_but(completed=set(ids(1000)))
         operations = world.dynamodb.operations()
-        # The first says that all exist. The second had been made by then.
-        assert operations[:2] == ["BatchExecuteStatement"] * 2
-        assert set(operations[2:]) == {"BatchGetItem"}
-        assert len(operations) == 2 + 10
+        assert operations == ["BatchExecuteStatement"] + ["BatchGetItem"] * 10
+
+    def test_is_known_by_its_first_keys_however_far_dynamodb_is(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.completed(world, ids(1000))
+        asked: list[str] = []
+        monkeypatch.setattr(Call, "is_here", property(lambda call: len(asked) > 600))
+        claims = world.store(in_flight=40).claim((asked.append(key) or key for key in ids(1000)), MINUTE)
+        assert claims == nothing_but(completed=set(ids(1000)))
+        assert world.dynamodb.operations() == ["BatchExecuteStatement"] + ["BatchGetItem"] * 10
 
     def test_that_was_done_in_part_is_claimed_where_it_was_not(self, world: World) -> None:
         self.completed(world, ids(100))
