@@ -171,10 +171,11 @@ class ClaimRun:
         # be taken there.
         if self._layout.expired(item, now):
             return None
-        status, owner = self._layout.status_of(item), self._layout.owner_of(item)
+        status = self._layout.status_of(item)
         if status == COMPLETED:
             return "completed"
         if status == INPROGRESS:
+            owner = self._layout.owner_of(item)
             if owner == self._owner:
                 return "claimed"  # by a request of this very run whose answer was lost
             if self._layout.run_out(item, now) or (owner and owner == self._abandoned.get(key)):

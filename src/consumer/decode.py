@@ -45,7 +45,7 @@ class Arrived(NamedTuple):
     @property
     def may_repeat(self) -> bool:
         """Whether it says something new though its id is known: the line that repeats it, or that it is back."""
-        return self.redriven or self.has_own_id
+        return self.redriven or (self.record.upload is not None and self.has_own_id)
 
 
 @dataclass(frozen=True, slots=True)
