@@ -87,6 +87,7 @@ def plan(records: list[dict[str, Any]]) -> list[Any]:
 
 
 @pytest.mark.usefixtures("functions")
+@pytest.mark.filterwarnings("ignore:No application metrics to publish")  # once all is done
 def test_a_notification_becomes_chunk_jobs_once(aws: Aws, stream: Callable[[], list[dict[str, Any]]]) -> None:
     record = aws.put("a b/ü+.ndjson", b'{"a": 1}\n' * 250_000, Metadata={"id-field": "a"})
     with ThreadPoolExecutor(5) as pool:
