@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,8 +12,7 @@ import psutil
 
 from bench.contestants import Contestant
 from bench.contestants.shared import PLAIN_TABLE
-from local.errors import StackError
-from local.machine import LOOPBACK, REPOSITORY, clean_environment, free_port
+from local.machine import LOOPBACK, REPOSITORY, clean_environment, failure, free_port
 from local.ministack import CREDENTIALS, REGION, MiniStack, client
 from local.postgres import Postgres
 from local.process import Child
@@ -60,10 +58,9 @@ class StandIn:
             environment=clean_environment(directory),
             directory=directory,
         )
-        while not self._answers():
-            if not self._child.is_running:
-                raise StackError(f"The stand-in for DynamoDB has ended; its log is {self._child.log}.")
-            time.sleep(0.01)
+        if not self._child.gets_ready(self._answers):
+            self.stop()
+            raise failure(f"The stand-in for DynamoDB did not get ready on {self.endpoint}.", self._child.log)
 
     @property
     def pid(self) -> int:

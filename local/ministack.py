@@ -9,7 +9,6 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
-import time
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -33,7 +32,6 @@ from local.process import Child
 
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}  # MiniStack's root user
-START_SECONDS = 60.0
 
 
 class MiniStack:
@@ -99,8 +97,8 @@ class MiniStack:
         if self._wanted_port is not None:
             require_free_port(self._wanted_port, "MiniStack")
         for attempt in (1, 2, 3):
-            self._launch(python, self._wanted_port or free_port())
-            if self._answers():
+            child = self._launch(python, self._wanted_port or free_port())
+            if child.gets_ready(self._answers):
                 return
             self.stop()
             # Between choosing a free port and listening on it, somebody else may have taken it.
@@ -127,7 +125,7 @@ class MiniStack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _launch(self, python: Path, port: int) -> None:
+    def _launch(self, python: Path, port: int) -> Child:
         self._port = port
         try:
             shutil.rmtree(self._temporary, ignore_errors=True)
@@ -147,22 +145,17 @@ class MiniStack:
             ),
             directory=self._temporary,
         )
+        return self._child
 
     def _answers(self) -> bool:
-        give_up = time.monotonic() + START_SECONDS
-        while self.is_running and time.monotonic() < give_up:
-            connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=2)
-            try:
-                connection.request("GET", "/_ministack/health")
-                if connection.getresponse().status == http.HTTPStatus.OK:
-                    # What answers on the port is ours only if our process has not given up on it.
-                    return self.is_running
-            except (OSError, http.client.HTTPException):
-                pass  # not listening yet
-            finally:
-                connection.close()
-            time.sleep(0.05)
-        return False
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=2)
+        try:
+            connection.request("GET", "/_ministack/health")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False  # not listening yet
+        finally:
+            connection.close()
 
 
 def _session() -> boto3.session.Session:

@@ -13,7 +13,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import time
 import warnings
 from pathlib import Path
 from typing import Literal, Self
@@ -45,7 +44,6 @@ with warnings.catch_warnings():
 
 BINARIES: Path = POSTGRES_VERSIONS[18]
 SYSTEM_USER = "pgserver"  # the name that the wheel's own code uses
-START_SECONDS = 60.0
 SUPERUSER = "postgres"
 ROLE = "oncestream"
 STOP_SIGNALS = {"fast": "SIGINT", "immediate": "SIGQUIT"}  # postgresql.org/docs/18/server-shutdown.html
@@ -125,8 +123,8 @@ class Postgres:
         if self._wanted_port is not None:
             require_free_port(self._wanted_port, "Postgres", self.host)
         for attempt in (1, 2, 3):
-            self._launch(self._port or free_port(self.host))
-            if self._answers():
+            child = self._launch(self._port or free_port(self.host))
+            if child.gets_ready(self._is_ready):
                 break
             self.stop("immediate")
             # Between choosing a free port and listening on it, somebody else may have taken it.
@@ -222,7 +220,7 @@ class Postgres:
     def _environment(self) -> dict[str, str]:
         return clean_environment(self.data, LC_ALL="C")
 
-    def _launch(self, port: int) -> None:
+    def _launch(self, port: int) -> Child:
         settings = {
             "listen_addresses": self.host,
             "port": str(port),
@@ -245,14 +243,7 @@ class Postgres:
             user=self._system_user,
             stop_signal="SIGINT",
         )
-
-    def _answers(self) -> bool:
-        give_up = time.monotonic() + START_SECONDS
-        while self.is_running and time.monotonic() < give_up:
-            if self._is_ready():
-                return True
-            time.sleep(0.02)
-        return False
+        return self._child
 
     def _is_ready(self) -> bool:
         # What pg_ctl looks at. Unlike a connection it cannot be about another server, which has taken the port.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,8 @@ from local.errors import StackError
 from local.machine import directory_error
 
 GUARD = Path(__file__).with_name("guard.py")
+START_SECONDS = 60.0
+LOOK_SECONDS = 0.02
 
 
 class Child:
@@ -94,6 +97,16 @@ class Child:
             return bool(self._process.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+
+    def gets_ready(self, is_ready: Callable[[], bool]) -> bool:
+        """Wait until ``is_ready`` says so. False: it ended first, or took more than ``START_SECONDS``."""
+        give_up = time.monotonic() + START_SECONDS
+        while self.is_running and time.monotonic() < give_up:
+            if is_ready():
+                # What answers may be another program, which has taken the port that ours has given up on.
+                return self.is_running
+            time.sleep(LOOK_SECONDS)
+        return False
 
     def stop(self, signal_name: str | None = None) -> int:
         """End it by ``signal_name`` (its stop signal by default), wait, and return its exit status."""

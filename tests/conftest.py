@@ -36,6 +36,12 @@ for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGIO
     os.environ.pop(_name, None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+SHARE_THE_STACK = (
+    "tests/e2e/",
+    "tests/integration/test_build.py",
+    "tests/integration/test_local_stack.py",
+)
+"""Who uses the fixture ``deployed``: in two processes it would be deployed twice."""
 _database_numbers = count(1)
 
 
@@ -50,7 +56,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByServers(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file: str = nodeid.partition("::")[0]
-            return "tests/e2e" if file.startswith("tests/e2e/") else file
+            return "deployed" if file.startswith(SHARE_THE_STACK) else file
 
     return ByServers(config, log)
 

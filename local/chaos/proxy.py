@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from pathlib import Path
 from typing import Any, Self
 
 from local.chaos.wire import CALM, Rates
-from local.errors import StackError
 from local.machine import LOOPBACK, REPOSITORY, clean_environment, failure, free_port, require_tool
 from local.process import Child
 
-START_SECONDS = 60.0
 SCRIPT = Path(__file__).with_name("addon_script.py")
 
 
@@ -91,7 +88,7 @@ class Proxy:
             ),
             directory=self.directory,
         )
-        if not self._listens():
+        if not self._child.gets_ready(self._listens):
             self.stop()
             raise failure(f"mitmproxy did not get ready on {self.endpoint}.", self.log)
         return self
@@ -111,14 +108,8 @@ class Proxy:
             raise failure("mitmproxy ended by itself.", self.log)
 
     def _listens(self) -> bool:
-        if self._port is None:
-            raise StackError("the proxy was not started")
-        give_up = time.monotonic() + START_SECONDS
-        while self.is_running and time.monotonic() < give_up:
-            try:
-                socket.create_connection((LOOPBACK, self._port), timeout=1).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return True
-        return False
+        try:
+            socket.create_connection((LOOPBACK, self._port), timeout=1).close()
+        except OSError:
+            return False
+        return True

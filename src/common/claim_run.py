@@ -102,14 +102,14 @@ class ClaimRun:
         def requests() -> Iterator[Request | None]:
             nonlocal waiting
             if probe := tuple(islice(waiting, STATEMENTS_A_CALL)):
-                yield Request(_INSERT, probe, self._layout.inserts(probe, self._claim))
+                yield self._insert(probe)
             collected = list[str]()
             while not probed and (keys := tuple(islice(waiting, STATEMENTS_A_CALL))):
                 collected += keys
                 yield None
             waiting = chain(collected, waiting)
             while not redelivered and (keys := tuple(islice(waiting, STATEMENTS_A_CALL))):
-                yield Request(_INSERT, keys, self._layout.inserts(keys, self._claim))
+                yield self._insert(keys)
             for keys in batched(to_read(), READS_A_CALL, strict=False):
                 yield Request(_READ, keys, self._layout.gets(keys))
 
@@ -121,6 +121,9 @@ class ClaimRun:
                 probed = True
                 redelivered |= probing and exist == STATEMENTS_A_CALL
         return asked
+
+    def _insert(self, keys: tuple[str, ...]) -> Request:
+        return Request(_INSERT, keys, self._layout.inserts(keys, self._claim))
 
     def _was_inserted(self, keys: tuple[str, ...], answer: dict[str, Any] | Fault, asked: _Asked) -> int:
         """Note what became of INSERTs. Returns how many of the keys exist."""

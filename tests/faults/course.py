@@ -101,8 +101,7 @@ class Player:
     def drop(self, file: File) -> None:
         """A file comes into the bucket."""
         self.history = replace(self.history, files=(*self.history.files, file))
-        metadata = {"id-field": "of"} if file.named else {}
-        self.world.upload(file.key, file.data, times=file.notified, **metadata)
+        file.drop(self.world)
 
     def notify(self, key: str) -> None:
         """S3 notifies of a file once more."""

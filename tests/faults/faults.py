@@ -84,6 +84,11 @@ def kinds(service: str, operation: str) -> list[Kind]:
     return [*found, *PARTS] if operation in BATCHED else found
 
 
+def names_of(operation: str, which: int) -> tuple[str, ...]:
+    """How a call can be named: by its operation and which of these it is (from 1), the first by its operation alone."""
+    return (f"{operation} {which}", *((operation,) if which == 1 else ()))
+
+
 @cache
 def _possible(service: str, operation: str) -> frozenset[Kind]:
     possible = kinds(service, operation)
@@ -107,7 +112,6 @@ class Plan:
     """By function and step: its number, or the operation and which of these it is ("COMMIT 2"; "COMMIT" is the
     first)."""
     steps: list[Step] = field(default_factory=list)
-    fired: int = 0
     armed: Armed | None = None
     """One that waits for its step."""
     _counts: Counter[str | tuple[str, str]] = field(default_factory=Counter)
@@ -117,12 +121,10 @@ class Plan:
         number = self._counts[function]
         self._counts[function] += 1
         self._counts[function, operation] += 1
-        which = self._counts[function, operation]
-        names = (number, f"{operation} {which}", *((operation,) if which == 1 else ()))
+        names = (number, *names_of(operation, self._counts[function, operation]))
         found = (fault for name in names if (fault := self.faults.get((function, name))))
         fault = next((each for each in found if each in _possible(service, operation)), None)
         fault = fault or self._disarm(function, _possible(service, operation))
-        self.fired += fault is not None
         self.steps.append(Step(function, number, service, operation, fault))
         return fault
 

@@ -87,6 +87,11 @@ class File:
             data = b"".join(each.in_a_file + b"\n" for each in self.lines)
         return gzip.compress(data, mtime=0) if self.key.endswith(".gz") else data
 
+    def drop(self, world: World) -> None:
+        """Put it into the bucket."""
+        metadata = {"id-field": "of"} if self.named else {}
+        world.upload(self.key, self.data, times=self.notified, **metadata)
+
 
 @dataclass(frozen=True)
 class History:
@@ -166,8 +171,7 @@ class Harness:
         for record_id, state in history.claims:
             world.claims.put(_claim(record_id, state, world.clock.now))
         for file in history.files:
-            metadata = {"id-field": "of"} if file.named else {}
-            world.upload(file.key, file.data, times=file.notified, **metadata)
+            file.drop(world)
         for sent in history.stream:
             world.kinesis.put(sent.raw, sent.id)
 

@@ -21,6 +21,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from local.streams.records import Answered, FunctionFailed
 from tests.faults.client_pool import ClientPool
 from tests.faults.environment import Environment
+from tests.faults.faults import names_of
 from tests.faults.ports import Port
 from tests.faults.seams import installed
 from tests.faults.transport import HttpCall, Transport, operation_of, response
@@ -64,9 +65,7 @@ class Doomed:
             match pipe.recv():
                 case ("before" | "after" as when, operation):
                     counts[when, operation] += 1
-                    which = counts[when, operation]
-                    names = {f"{operation} {which}", operation if which == 1 else ""}
-                    if when == self.when and self.call in names:
+                    if when == self.when and self.call in names_of(operation, counts[when, operation]):
                         os.kill(pid, signal.SIGKILL)
                         environment.dead = True
                     else:

@@ -16,8 +16,14 @@ def script(told: History | Course) -> str:
     return f'.venv/bin/python -m tests.faults.replay "{told!r}"'
 
 
+def read(text: str) -> History | Course:
+    """What :func:`script` wrote between the quotes."""
+    told: History | Course = eval(text, {"__builtins__": {}}, NAMES)
+    return told
+
+
 def main() -> int:
-    told: History | Course = eval(sys.argv[1], {"__builtins__": {}}, NAMES)
+    told = read(sys.argv[1])
     with laboratory() as harness:
         if isinstance(told, Course):
             found = play(harness, told, lambda move: sys.stdout.write(f"{move}\n") and None)

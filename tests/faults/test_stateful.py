@@ -22,7 +22,7 @@ from tests.faults.course import Course, Player, play
 from tests.faults.faults import AWS, EVERYWHERE, PARTS, POSTGRES
 from tests.faults.history import File, Harness, History, Sent
 from tests.faults.mutants import MUTANTS
-from tests.faults.replay import NAMES, script
+from tests.faults.replay import read, script
 
 SETTINGS = settings(
     derandomize=True,
@@ -210,7 +210,8 @@ def test_a_defect_is_found_and_what_shows_it_can_be_replayed(name: str, shown: s
             run_state_machine_as_test(lambda: Events(harness, ignored="claim rule"), settings=first)
         script_of_it = re.search(r'replay "(Course\(.*\))"', str(failure.value))
         assert script_of_it
-        course: Course = eval(script_of_it[1], {"__builtins__": {}}, NAMES)
+        course = read(script_of_it[1])
+        assert isinstance(course, Course)
         assert any(each.startswith(shown) for each in play(harness, course, ignored="claim rule"))
     assert play(harness, course) == []
 

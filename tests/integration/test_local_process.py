@@ -147,3 +147,21 @@ def test_whatever_ends_the_owner_ends_postgres_and_ministack(number: int, server
         with all_end([owner.pid, *started]):
             owner.send_signal(number)
             owner.wait(30)
+
+
+def test_it_gets_ready_when_it_says_so(tmp_path: Path) -> None:
+    child, _ = start(tmp_path)
+    looks = iter([False, False, True])
+    assert child.gets_ready(lambda: next(looks))
+    child.stop()
+
+
+def test_it_does_not_get_ready_when_it_has_ended_whatever_answers_in_its_place(tmp_path: Path) -> None:
+    child, _ = start(tmp_path)
+
+    def answers_when_it_has_ended() -> bool:
+        child.stop()
+        return True
+
+    assert not child.gets_ready(answers_when_it_has_ended)
+    assert not child.gets_ready(lambda: True)
