@@ -39,7 +39,7 @@ WORK = REPOSITORY / ".local" / "bench"
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
 GROWTH = (10, 30, 100, 300, 1000, 3000, 5000, 10_000)
 END_TO_END = (20_000, 100_000, 336_776)
-PACKAGES = ("aws-lambda-powertools", "boto3", "pg8000", "psycopg", "pydantic")
+PACKAGES = ("aws-lambda-powertools", "boto3", "msgspec", "pg8000", "psycopg", "pydantic")
 EMULATED = ("ours", "powertools")
 EMULATED_CELL = consumer.Cell(cases={"fresh": (5, 1), "duplicates": (5, 1)})
 

@@ -184,7 +184,7 @@ class World:
         return Effect(
             rows=frozenset(self.query("SELECT id FROM records")),
             rejected=tuple(sorted(self.query("SELECT reason FROM rejected_records"))),
-            published=frozenset(Record.model_validate_json(each).id for each in data if each not in bad),
+            published=frozenset(Record.from_bytes(each).id for each in data if each not in bad),
             bad_lines=tuple(sorted({line.id: line.rejected.reason for line in bad.values()}.values())),
             uploads={
                 entry.upload.key: entry.upload.failed or entry.upload.chunks for entry in entries if entry

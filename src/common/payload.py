@@ -1,21 +1,26 @@
 """Your payload's type. This is the one class to change for data of your own."""
 
-from pydantic import ConfigDict, JsonValue, RootModel
+from common.model import AnyObject
 
 
-class Payload(RootModel[dict[str, JsonValue]]):
+class Payload(AnyObject):
     """What a record carries: here any JSON object.
 
-    To have Oncestream check your data, replace the class by a model of your own; a record that does not fit it
-    is rejected with the reason, and its bytes are kept::
+    To have Oncestream check your data, replace the class by a pydantic model of your own::
 
-        class Payload(BaseModel):
+        from decimal import Decimal
+
+        from common.model import Model
+
+
+        class Payload(Model):
             order_id: int
             customer: str
             amount: Decimal
 
-    What is stored is the validated payload: defaults are filled in and values are coerced as the model says.
-    """
+    A record that does not fit is rejected with the reason, and its bytes are kept. So is one with a field that the
+    model does not name, unless the model says otherwise (``class Payload(Model, extra="ignore")``).
 
-    # Without this a number too large for a double would be stored as null, silently; with it, it is rejected.
-    model_config = ConfigDict(ser_json_inf_nan="constants")
+    The model judges and changes nothing: what is stored is the JSON that was sent, with every digit. Defaults are not
+    filled in, and values are not converted.
+    """

@@ -1,22 +1,20 @@
-"""The record: what travels on the stream, and how it is checked."""
+"""The record: what travels on the stream, and how it is checked.
+
+On the stream a record is JSON, ``{"id", "partition_key", "payload", "upload"?}``, and its payload is the sender's own
+JSON, byte for byte.
+"""
 
 from __future__ import annotations
 
-import json
-import math
-from functools import cached_property
-from typing import Annotated, Any, Self
+import base64
+import re
+from typing import Annotated, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+import msgspec
 
 from common.errors import PermanentError
+from common.json_text import WRONG, fault_of, fields_of, has_nul, kind_of, text_of, value_of
+from common.model import first_of, judge_of
 from common.payload import Payload
 
 MAX_RECORD_BYTES = 1024 * 1024
@@ -28,58 +26,54 @@ Source: docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html
 MAX_INTEGER = 2**31 - 1
 """The largest ``integer`` of Postgres, which is the type of the columns for chunk and line."""
 
-_MAX_REASON = 500
+MAX_IDENTIFIER = 256
+"""Characters of an id or a partition key. A partition key of Kinesis has no more."""
 
+judge = judge_of(Payload)
+"""Raises :class:`PermanentError` for a payload (JSON text) that does not fit its type."""
 
 # An id is a primary key and a word in a log line: short, and without control characters (NUL is one of them).
-Identifier = Annotated[
-    str,
-    StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$"),
-]
+_identifier = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
+_control = re.compile(r"[\x00-\x1f\x7f]")
+_positional = re.compile(r"[0-9a-f]{32}:[0-9]+")
+_PLACE = "the place of a line in an upload (32 hexadecimal digits, a colon, a number)"
 
 
-class Line(BaseModel):
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where in an uploaded file a record comes from: the upload, the chunk (from 0), the line in it (from 1).
 
     The line of the *file* follows from the ledger, which knows how many lines the chunks before have.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    id: Identifier
-    chunk: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
-    line: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    id: str
+    chunk: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
+    line: Annotated[int, msgspec.Meta(ge=1, le=MAX_INTEGER)]
 
 
-class Record(BaseModel):
+class _Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A record as it stands on the stream."""
+
+    id: str
+    partition_key: str
+    payload: msgspec.Raw
+    upload: Line | None = None
+
+
+class Record(msgspec.Struct, frozen=True):
     """One record: ``{"id", "partition_key", "payload", "upload"?}``.
 
     The id says which record this is, for ever: two messages with one id are the same record. It is given by
     the caller or derived from the place in a file, never drawn from the stream.
+
+    The constructor checks nothing: a record is read by ``from_bytes``, or made of checked parts
+    (:func:`check_identifier`, :func:`checked_payload`).
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    id: Identifier
-    partition_key: Identifier
-    payload: Payload
+    id: str
+    partition_key: str
+    payload_json: str
+    """The payload as its sender wrote it, JSON text: what Postgres stores."""
     upload: Line | None = None
-
-    @cached_property
-    def payload_json(self) -> str:
-        """The payload as JSON text: what Postgres stores."""
-        # As model_dump_json does, without its dozen options: the thousands of a batch make it worth a line.
-        return self.payload.__pydantic_serializer__.to_json(self.payload).decode()
-
-    @model_validator(mode="after")
-    def _storable(self) -> Self:
-        # What jsonb cannot hold (postgresql.org/docs/current/datatype-json.html): U+0000, NaN, infinities.
-        # The text is needed anyway, and searching it is cheap; only where a suspect word turns up are the
-        # values walked.
-        text = self.payload_json
-        if "\\u0000" in text or "Infinity" in text or "NaN" in text:
-            _check_storable(self.payload.model_dump(mode="python"))
-        return self
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -88,49 +82,57 @@ class Record(BaseModel):
         Raises
         ------
         PermanentError
-            The bytes are empty, not UTF-8, not JSON, or JSON that is not a record. The message is the reason.
+            The bytes are empty, not UTF-8, not JSON, or JSON that is not a record; or a place in a file is the id of
+            a record that does not come from there. The message is the reason.
         """
         if not data:
             raise PermanentError("empty body")
         try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
-            raise PermanentError(reason_of(error, data)) from error
-
-    @classmethod
-    def from_object(cls, value: Any) -> Self:
-        """Read a record from a decoded JSON value.
-
-        Raises
-        ------
-        PermanentError
-            The value is not a record. The message is the reason.
-        """
-        # By way of JSON, so that what is taken here is what the stream takes: pydantic judges Python values
-        # by other rules (a key with a lone surrogate passes, and becomes another key when it is written).
-        try:
-            data = json.dumps(value)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise PermanentError(f"not JSON: {error}") from error
-        return cls.from_bytes(data.encode())
+            message = _decode_message(data)
+            payload = bytes(message.payload).decode()
+        except msgspec.ValidationError as error:
+            raise PermanentError(_fault_of_message(data)) from error
+        except WRONG as error:
+            raise PermanentError(fault_of(data)) from error
+        upload = message.upload
+        check_identifier("id", message.id)
+        if message.partition_key != message.id:
+            check_identifier("partition_key", message.partition_key)
+        if upload is not None:
+            check_identifier("upload.id", upload.id)
+        if (upload is None or not is_place_in(upload.id, message.id)) and is_positional(message.id):
+            raise PermanentError(f"id: is {_PLACE}, and the record does not come from there")
+        check_payload(payload)
+        return cls(message.id, message.partition_key, payload, upload)
 
     def to_bytes(self) -> bytes:
-        """The record as the stream carries it: compact JSON in UTF-8."""
-        return self.model_dump_json(exclude=None if self.upload else {"upload"}).encode()
+        """The record as the stream carries it: JSON in UTF-8, with the payload as it is."""
+        payload = msgspec.Raw(self.payload_json.encode())
+        return _encode(_Message(self.id, self.partition_key, payload, self.upload))
 
 
-class Fault(BaseModel):
+class Fault(msgspec.Struct, frozen=True):
     """What is wrong with a line of a file, and its bytes."""
 
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, ser_json_bytes="base64", val_json_bytes="base64"
-    )
-
-    reason: str = Field(min_length=1)
+    reason: str
     raw: bytes
 
 
-class RejectedLine(BaseModel):
+class _FaultMessage(msgspec.Struct, forbid_unknown_fields=True):
+    reason: Annotated[str, msgspec.Meta(min_length=1)]
+    raw: str
+
+
+class _RejectedMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """A rejected line as it stands on the stream."""
+
+    id: str
+    partition_key: str
+    rejected: _FaultMessage
+    upload: Line
+
+
+class RejectedLine(msgspec.Struct, frozen=True):
     """A line of a file that cannot become a record, on its way to the rejected records.
 
     It takes the stream like the good lines of its file, so that one consumer keeps the whole account:
@@ -138,10 +140,8 @@ class RejectedLine(BaseModel):
     line's place in the file, as a record's would be: published twice, it is one rejected record.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    id: Identifier
-    partition_key: Identifier
+    id: str
+    partition_key: str
     rejected: Fault
     upload: Line
 
@@ -149,51 +149,142 @@ class RejectedLine(BaseModel):
     def from_bytes(cls, data: bytes) -> Self | None:
         """Read one from the bytes of a stream record; None when they are something else."""
         try:
-            return cls.model_validate_json(data)
-        except ValidationError:
+            message = _decode_rejected(data)
+            raw = base64.b64decode(message.rejected.raw, altchars=b"-_", validate=True)
+            check_identifier("id", message.id)
+            check_identifier("partition_key", message.partition_key)
+            check_identifier("upload.id", message.upload.id)
+        except (*WRONG, ValueError, PermanentError):
             return None
+        if not is_place_in(message.upload.id, message.id):
+            return None
+        return cls(message.id, message.partition_key, Fault(message.rejected.reason, raw), message.upload)
 
     def to_bytes(self) -> bytes:
         """As the stream carries it: compact JSON in UTF-8."""
-        return self.model_dump_json().encode()
+        # In the alphabet for URLs, which a release before this one reads, too.
+        raw = base64.urlsafe_b64encode(self.rejected.raw).decode()
+        fault = _FaultMessage(self.rejected.reason, raw)
+        return _encode(_RejectedMessage(self.id, self.partition_key, fault, self.upload))
 
 
-def _check_storable(value: Any) -> None:
-    if isinstance(value, str) and "\x00" in value:
-        raise ValueError("payload holds a NUL (U+0000), which Postgres cannot store")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("payload holds a number that is not finite or too large")
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_storable(key)
-            _check_storable(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_storable(inner)
+def is_positional(record_id: str) -> bool:
+    """Whether an id has the form of those that Oncestream gives to lines of files: ``<upload id>:<offset>``.
+
+    No caller and no field of the data may give such an id: the line would find its id taken.
+    """
+    return _positional.fullmatch(record_id) is not None
 
 
-def reason_of(error: ValidationError, data: bytes = b"") -> str:
-    """What is wrong, in one line: the first three faults, each with the field it is about."""
-    try:
-        data.decode()
-    except UnicodeDecodeError as undecodable:
-        return f"not UTF-8: byte 0x{data[undecodable.start]:02x} at offset {undecodable.start}"
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    if faults[0]["type"] == "json_invalid":
-        return f"not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}"
-    shown = [
-        ": ".join(
-            filter(None, [".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")])
-        )
-        for fault in faults[:3]
-    ]
-    if len(faults) > len(shown):
-        shown.append(f"and {len(faults) - len(shown)} more")
-    return _plain("; ".join(shown))
+def is_place_in(upload: str, record_id: str) -> bool:
+    """Whether an id is the place of a line in this upload, and so the line's alone."""
+    start, _, offset = record_id.rpartition(":")
+    return start == upload and offset.isascii() and offset.isdigit()
 
 
-def _plain(reason: str) -> str:
-    """A reason that a log line and a text column can hold: names in it are the sender's."""
-    start = reason[:_MAX_REASON]
-    escaped = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in start)
-    return escaped if start == reason else f"{escaped}..."
+def check_identifier(name: str, value: str) -> None:
+    """Check what is to be an id or a partition key.
+
+    Raises
+    ------
+    PermanentError
+        It is empty, too long, or has a control character. The message begins with ``name``.
+    """
+    if _identifier.fullmatch(value):
+        return
+    if not value:
+        raise PermanentError(f"{name}: is empty")
+    if len(value) > MAX_IDENTIFIER:
+        raise PermanentError(f"{name}: has {len(value)} characters; at most {MAX_IDENTIFIER} are allowed")
+    found = _control.search(value)
+    at = found.start() if found else 0
+    raise PermanentError(f"{name}: has a control character (U+{ord(value[at]):04X}) at position {at + 1}")
+
+
+def check_own_id(record_id: str) -> None:
+    """Check an id that a caller or the data gives.
+
+    Raises
+    ------
+    PermanentError
+        It is no identifier, or it is positional.
+    """
+    check_identifier("id", record_id)
+    if is_positional(record_id):
+        raise PermanentError(f"id: has the form of {_PLACE}, which is reserved")
+
+
+def check_payload(text: str) -> None:
+    """Check a payload, given as valid JSON text: that Postgres can hold it, and that it fits its type.
+
+    What jsonb refuses for its size (nesting, digits) is left to Postgres.
+
+    Raises
+    ------
+    PermanentError
+        The message is the reason.
+    """
+    if has_nul(text):
+        raise PermanentError("payload holds a NUL (U+0000), which Postgres cannot store")
+    judge(text)
+
+
+def checked_payload(data: bytes) -> str:
+    """The payload in ``data``, as it stands there.
+
+    Raises
+    ------
+    PermanentError
+        The bytes are not UTF-8, not JSON, or JSON that is no payload. The message is the reason.
+    """
+    text = value_of(data).decode()
+    check_payload(text)
+    return text
+
+
+def faults_of_fields(data: bytes, known: dict[str, bool]) -> list[str]:
+    """What is wrong with the fields of something that is to be a record, given as JSON.
+
+    ``known`` has the names of the fields, and whether they are required. What is in upload is not looked at.
+
+    Raises
+    ------
+    PermanentError
+        The bytes are not UTF-8, not JSON, or no object.
+    """
+    fields = fields_of(value_of(data))
+    if fields is None:
+        names = ", ".join(f'"{name}"' if required else f'"{name}"?' for name, required in known.items())
+        raise PermanentError(f"not an object: expected {{{names}}}")
+    faults = []
+    for name, required in known.items():
+        if name not in fields:
+            faults += [f"{name}: is missing"] if required else []
+            continue
+        try:
+            if name == "payload":
+                check_payload(bytes(fields[name]).decode())
+            elif name in _IDENTIFIERS:
+                _check_identifier_value(name, fields[name])
+        except PermanentError as error:
+            faults.append(str(error))
+    return faults + [f"{name}: is no field of a record" for name in fields if name not in known]
+
+
+def _check_identifier_value(name: str, value: msgspec.Raw) -> None:
+    kind = kind_of(bytes(value))
+    if kind != "a text":
+        raise PermanentError(f"{name}: is {kind}, and must be a text")
+    check_identifier(name, text_of(value))
+
+
+_IDENTIFIERS = ("id", "partition_key")
+_MESSAGE_FIELDS = {"id": True, "partition_key": True, "payload": True, "upload": False}
+_decode_message = msgspec.json.Decoder(_Message).decode
+_decode_rejected = msgspec.json.Decoder(_RejectedMessage).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def _fault_of_message(data: bytes) -> str:
+    faults = faults_of_fields(data, _MESSAGE_FIELDS)
+    return first_of(faults or ['upload: is not {"id": a text, "chunk": from 0, "line": from 1}'])

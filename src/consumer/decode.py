@@ -5,14 +5,16 @@ from __future__ import annotations
 import binascii
 import json
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+import msgspec
 
 from common.errors import PermanentError
-from common.record import Line, Record, RejectedLine
+from common.record import Line, Record, RejectedLine, check_identifier, is_place_in
 
 REASON_LENGTH = 2_000
 RECORD_ID_LENGTH = 256
@@ -36,11 +38,10 @@ class Arrived(NamedTuple):
     def has_own_id(self) -> bool:
         """Whether it is a line of a file whose data carries its own id.
 
-        Another line may then carry the same id. An id derived from the place in the file begins with the
-        upload's and is the line's alone.
+        Another line may then carry the same id. An id derived from the place in the file is the line's alone.
         """
         upload = self.record.upload
-        return upload is not None and not self.record.id.startswith(f"{upload.id}:")
+        return upload is not None and not is_place_in(upload.id, self.record.id)
 
     @property
     def may_repeat(self) -> bool:
@@ -64,14 +65,17 @@ class Rejection:
     @property
     def is_line(self) -> bool:
         """Whether it is a line of a file that never was a message: producer/chunks rejected it."""
-        return self.upload is not None and self.id.startswith(f"{self.upload.id}:")
+        return self.upload is not None and is_place_in(self.upload.id, self.id)
 
 
-def decode(record: dict[str, Any]) -> Arrived | Rejection:
+def decode(record: dict[str, Any], now: Callable[[], float] = time.time) -> Arrived | Rejection:
     """Decode and check one entry of ``event["Records"]``.
 
     The fields of the entry are documented at docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html.
-    ``eventID`` is ``<shard id>:<sequence number>``.
+    ``eventID`` is ``<shard id>:<sequence number>``. A stream with ``RecordDistributionStrategy`` AUTO has records
+    without a partition key, and the API promises no arrival time either
+    (docs.aws.amazon.com/kinesis/latest/APIReference/API_Record.html): such a record has arrived now. Whatever the
+    fields hold, one record never stops those behind it.
 
     Raises
     ------
@@ -79,16 +83,20 @@ def decode(record: dict[str, Any]) -> Arrived | Rejection:
         It is not an entry of a Kinesis event.
     """
     kinesis = record["kinesis"]
-    shard_id = record["eventID"].partition(":")[0]
     sequence_number = kinesis["sequenceNumber"]
-    arrived_at = float(kinesis["approximateArrivalTimestamp"])
+    shard_id = str(record.get("eventID") or "").partition(":")[0]
+    time_given = kinesis.get("approximateArrivalTimestamp")
+    arrived_at = float(time_given) if isinstance(time_given, int | float) else now()
+    data = kinesis.get("data")
+    if data is None:
+        data = ""
     try:
-        raw = binascii.a2b_base64(kinesis["data"])
-    except ValueError as error:
-        raw = kinesis["data"].encode(errors="backslashreplace")
+        raw = binascii.a2b_base64(data)
+    except (ValueError, TypeError) as error:
+        raw = str(data).encode(errors="backslashreplace")
         return Rejection(digest(raw), f"not base64: {error}", raw, shard_id, sequence_number, arrived_at)
     try:
-        redriven = is_redriven(kinesis["partitionKey"], raw)
+        redriven = is_redriven(kinesis.get("partitionKey"), raw)
         return Arrived(Record.from_bytes(raw), raw, shard_id, sequence_number, arrived_at, redriven)
     except PermanentError as error:
         reason = str(error)
@@ -139,10 +147,10 @@ def storable(text: str, length: int) -> str:
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", encodable)[:length]
 
 
-def is_redriven(partition_key: str, raw: bytes) -> bool:
+def is_redriven(partition_key: str | None, raw: bytes) -> bool:
     """Whether a message of the stream was put there by `once redrive`: its key is the rejected record's id."""
     # The length first: nearly no record pays for the digest.
-    return len(partition_key) == 64 and partition_key == digest(raw)
+    return partition_key is not None and len(partition_key) == 64 and partition_key == digest(raw)
 
 
 def digest(raw: bytes) -> str:
@@ -155,14 +163,22 @@ def digest(raw: bytes) -> str:
 def _origin(raw: bytes) -> tuple[str | None, Line | None]:
     """Id and upload of a broken record, as far as they can be read."""
     try:
-        value = json.loads(raw)
+        # Python's parser, because it takes what no JSON has (NaN, half of a surrogate pair).
+        value = json.loads(raw, parse_int=_integer)
     except (ValueError, RecursionError):
         return None, None
     if not isinstance(value, dict):
         return None, None
     record_id = value.get("id")
     try:
-        upload = Line.model_validate(value.get("upload"))
-    except ValidationError:
+        upload = msgspec.convert(value.get("upload"), Line)
+        check_identifier("upload.id", upload.id)
+        upload.id.encode()
+    except (msgspec.ValidationError, PermanentError, UnicodeError):
         upload = None
     return storable(record_id, RECORD_ID_LENGTH) if isinstance(record_id, str) else None, upload
+
+
+def _integer(digits: str) -> int | None:
+    # Python refuses to read more than 4,300 digits, and no integer that is looked at here has so many.
+    return int(digits) if len(digits) <= 20 else None

@@ -15,6 +15,10 @@ record a line, and gets the same answer with a status:
 A record without an id gets a UUIDv7, which the answer tells. The price: when such a caller repeats a request
 whose answer it never saw, the records get other ids and are stored twice.
 
+A payload posted over HTTP goes onto the stream as it is, byte for byte. That of a direct caller has been parsed by
+Lambda's runtime and is written anew: a number with a fraction or an exponent is then what a double holds of it. Who
+needs more digits sends them as text, or over HTTP.
+
 Faults never raise, the caller's or the stream's: the answer tells them. So a direct caller should wait for
 the answer (invocation type ``RequestResponse``); nobody reads that of an ``Event``.
 """
@@ -32,7 +36,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from common import clients
-from common.errors import TransientError
+from common.errors import PermanentError, TransientError
 from common.observability import (
     RECORDS_NOT_PUBLISHED,
     RECORDS_PUBLISHED,
@@ -48,9 +52,9 @@ from producer.request import (
     Answer,
     BadRequestError,
     Request,
+    records_of_body,
+    records_of_event,
     unpublished,
-    values_of_body,
-    values_of_object,
 )
 
 HTTP_SECONDS = 29.0
@@ -71,7 +75,7 @@ def handler(event: Any, context: LambdaContext) -> Any:
     if isinstance(event, dict) and "rawPath" in event and "requestContext" in event:
         return app.resolve(event, context)
     try:
-        return _publish(values_of_object(event), _seconds(context))
+        return _publish(records_of_event(event), _seconds(context))
     except BadRequestError as error:
         return _refused(error)
 
@@ -81,14 +85,14 @@ def post_records() -> Response[str]:
     """Publish the records of the request's body."""
     event = app.current_event
     try:
-        values = values_of_body(
+        records = records_of_body(
             event.body or "",
             is_base64=bool(event.is_base64_encoded),
             content_type=event.headers.get("content-type") or "",
         )
     except BadRequestError as error:
         return _response(error.status, _refused(error))
-    answer = _publish(values, min(HTTP_SECONDS, _seconds(app.lambda_context)))
+    answer = _publish(records, min(HTTP_SECONDS, _seconds(app.lambda_context)))
     return _response(_status(answer), answer)
 
 
@@ -118,9 +122,9 @@ def _seconds(context: LambdaContext) -> float:
 
 
 @tracer.capture_method(capture_response=False)
-def _publish(values: list[Any], seconds: float) -> Answer:
+def _publish(records: list[bytes | PermanentError], seconds: float) -> Answer:
     """Publish what can be published in so many seconds, and leave early rather than be killed."""
-    request = Request(values)
+    request = Request(records)
     try:
         published = _publisher().publish(
             request.entries, time_limit=seconds - _settings().reserve_milliseconds / 1000
@@ -134,7 +138,7 @@ def _publish(values: list[Any], seconds: float) -> Answer:
     metrics.add_metric(RECORDS_REJECTED, MetricUnit.Count, len(answer["rejected"]))
     logger.info(
         "Records published",
-        received=len(values),
+        received=len(records),
         published=published.published,
         not_published=len(answer["failed"]),
         rejected=len(answer["rejected"]),

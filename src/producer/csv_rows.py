@@ -14,7 +14,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import PermanentError
-from producer.lines import BOM, KEPT_BYTES, MAX_LINE_BYTES, FileLine
+from common.json_text import BOM
+from producer.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,9 +15,6 @@ MAX_LINE_BYTES = MAX_RECORD_BYTES
 KEPT_BYTES = 64 * 1024
 """How much of a line that is too long is kept, for the person who looks into it."""
 
-BOM = b"\xef\xbb\xbf"
-"""UTF-8's mark at the beginning of a file, as some spreadsheets write it. It is no part of the data."""
-
 
 class FileLine(NamedTuple):
     """One line as an editor shows it. Lines end at LF; the CR of a CRLF is still in ``data``."""

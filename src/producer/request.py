@@ -8,8 +8,12 @@ import json
 from collections.abc import Iterable
 from typing import Any, TypedDict
 
+import msgspec
+
 from common.errors import PermanentError
-from common.record import Record
+from common.json_text import BLANKS, BOM, WRONG, fault_of, fields_of, items_of
+from common.model import first_of
+from common.record import Record, check_identifier, check_own_id, check_payload, faults_of_fields
 from producer.entry import Entry, Published, Unpublished
 from producer.uuid7 import uuid7
 
@@ -62,18 +66,18 @@ class Request:
 
     Parameters
     ----------
-    values
-        Decoded JSON values; or, for what is not JSON, the error that says so.
+    texts
+        Each record as JSON, as its caller wrote it; or the error that says why there is none.
     """
 
-    def __init__(self, values: Iterable[Any]) -> None:
+    def __init__(self, texts: Iterable[bytes | PermanentError]) -> None:
         self._ids: list[str | None] = []
         self._rejected: list[Fault] = []
         self._entries: dict[str, Entry] = {}
         self._first: dict[str, int] = {}
-        for index, value in enumerate(values):
+        for index, text in enumerate(texts):
             try:
-                self._ids.append(self._add(index, value))
+                self._ids.append(self._add(index, text))
             except PermanentError as error:
                 self._ids.append(None)
                 self._rejected.append({"index": index, "reason": str(error)})
@@ -103,8 +107,10 @@ class Request:
         answer["rejected"].sort(key=lambda fault: fault["index"])
         return answer
 
-    def _add(self, index: int, value: Any) -> str:
-        entry = Entry.of(_record(value))
+    def _add(self, index: int, text: bytes | PermanentError) -> str:
+        if isinstance(text, PermanentError):
+            raise text
+        entry = Entry.of(_record(text))
         earlier = self._entries.setdefault(entry.id, entry)
         first = self._first.setdefault(entry.id, index)
         if earlier is not entry and not _same(earlier.data, entry.data):
@@ -118,8 +124,11 @@ def unpublished(request: Request, reason: str) -> Published:
     return Published(failed=[Unpublished(entry.id, reason) for entry in entries], taken=len(entries))
 
 
-def values_of_object(event: object) -> list[Any]:
-    """The records of ``{"records": [...]}``.
+def records_of_event(event: object) -> list[bytes | PermanentError]:
+    """The records of a direct invocation's ``{"records": [...]}``, each as JSON.
+
+    The runtime has parsed the event before we see it: an integer has all its digits still, and a number with a
+    fraction or an exponent is what a double holds of it.
 
     Raises
     ------
@@ -127,15 +136,14 @@ def values_of_object(event: object) -> list[Any]:
         It is something else, or has too many records.
     """
     if not isinstance(event, dict):
-        raise BadRequestError('not a JSON object: expected {"records": [...]}')
+        raise BadRequestError(_NO_OBJECT)
     values = event.get("records")
     if not isinstance(values, list):
-        problem = "is not a list" if "records" in event else "is missing"
-        raise BadRequestError(f'"records" {problem}: expected {{"records": [...]}}')
-    return _counted(values)
+        raise BadRequestError(_no_list("records" in event))
+    return [_written(value) for value in _counted(values)]
 
 
-def values_of_body(body: str, *, is_base64: bool, content_type: str) -> list[Any]:
+def records_of_body(body: str, *, is_base64: bool, content_type: str) -> list[bytes | PermanentError]:
     """The records of an HTTP body: JSON as above, or one record a line (``application/x-ndjson``).
 
     Raises
@@ -146,58 +154,147 @@ def values_of_body(body: str, *, is_base64: bool, content_type: str) -> list[Any
     kind = content_type.partition(";")[0].strip().lower() or "application/json"
     if kind not in ("application/json", "application/x-ndjson"):
         raise BadRequestError(f"send application/json or application/x-ndjson, not {kind}", status=415)
-    text = _text(body, is_base64=is_base64)
+    data = _bytes(body, is_base64=is_base64).removeprefix(BOM)
     if kind == "application/x-ndjson":
-        return _counted([_line(line) for line in text.split("\n") if line.strip()])
+        return _counted([line for line in data.split(b"\n") if line.strip(BLANKS)])
     try:
-        return values_of_object(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"the body is not JSON: {error}") from error
+        fields = fields_of(data)
+    except PermanentError as error:
+        records = _records_of_near_json(data.decode())
+        if records is None:
+            raise BadRequestError(f"the body is {error}") from error
+        return _counted(records)
+    if fields is None:
+        raise BadRequestError(_NO_OBJECT)
+    items = items_of(fields["records"]) if "records" in fields else None
+    if items is None:
+        raise BadRequestError(_no_list("records" in fields))
+    return _counted([bytes(item) for item in items])
 
 
-def _text(body: str, *, is_base64: bool) -> str:
+def _records_of_near_json(text: str) -> list[bytes | PermanentError] | None:
+    """The records of a body that is JSON but for what Python's parser takes as well: NaN, half of a surrogate pair.
+
+    Many a program writes such things, and a record that has none should not be refused for one that has. Returns
+    None when that is not what is wrong with the body.
+    """
+    # Numbers stay texts: nothing of what is parsed is used, and a long integer would be an error.
+    parser = json.JSONDecoder(parse_int=str, parse_float=str)
+    records: list[bytes | PermanentError] | None = None
+    try:
+        at = _skip(text, 0, "{")
+        while True:
+            name, at = parser.raw_decode(text, _skip(text, at))
+            at = _skip(text, at, ":")
+            if name == "records" and text[at] == "[":
+                records = []
+                end = at
+                while text[end] != "]":
+                    begin = _skip(text, end + 1)
+                    _, end = parser.raw_decode(text, begin)
+                    records.append(text[begin:end].encode())
+                    end = _skip(text, end)
+                    if text[end] not in ",]":
+                        return None
+                at = end + 1
+            else:
+                _, at = parser.raw_decode(text, at)
+            at = _skip(text, at)
+            if text[at] == "}":
+                return records if not text[at + 1 :].strip() else None
+            at = _skip(text, at, ",")
+    except (ValueError, IndexError, RecursionError):
+        return None
+
+
+def _skip(text: str, at: int, expected: str = "") -> int:
+    """The place behind blanks, and behind ``expected`` and more blanks."""
+    while text[at] in " \t\r\n":
+        at += 1
+    if not expected:
+        return at
+    if text[at] != expected:
+        raise ValueError(expected)
+    return _skip(text, at + 1)
+
+
+def _bytes(body: str, *, is_base64: bool) -> bytes:
     try:
         data = base64.b64decode(body, validate=True) if is_base64 else body.encode()
         # Counted in bytes, after decoding: base64 alone makes a body a third larger.
         if len(data) > MAX_BODY_BYTES:
             raise BadRequestError(f"the body has {len(data)} bytes; {MAX_BODY_BYTES} (6 MB) are allowed")
-        return data.decode()
+        data.decode()
     except binascii.Error as error:
         raise BadRequestError(f"the body is not base64: {error}") from error
     except UnicodeError as error:
         raise BadRequestError("the body is not UTF-8") from error
+    return data
 
 
-def _line(line: str) -> Any:
+def _written(value: Any) -> bytes | PermanentError:
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        return PermanentError(f"not JSON: {half} is half of a surrogate pair, and no character")
+    except RecursionError:
+        return PermanentError("not JSON: nested too deeply to be read")
+    except TypeError as error:
         return PermanentError(f"not JSON: {error}")
+    except ValueError:  # the one that json.dumps has for what a JSON parser has made
+        return PermanentError("not JSON: an integer of more than 4,300 digits, which Python does not write")
 
 
-def _counted(values: list[Any]) -> list[Any]:
-    if len(values) > MAX_RECORDS:
-        raise BadRequestError(f"{len(values)} records; {MAX_RECORDS} are allowed in one request")
-    return values
+def _counted[Items: list[Any]](records: Items) -> Items:
+    if len(records) > MAX_RECORDS:
+        raise BadRequestError(f"{len(records)} records; {MAX_RECORDS} are allowed in one request")
+    return records
 
 
-def _record(value: Any) -> Record:
-    if isinstance(value, PermanentError):
-        raise value
-    if not isinstance(value, dict):
-        raise PermanentError('not an object: expected {"id"?, "partition_key"?, "payload"}')
-    if "upload" in value:
-        raise PermanentError("upload: is for records that come from a file")
-    # An id that is null is a wrong id, not a missing one. The key is checked only if the caller gave one.
-    record = Record.from_object({"id": str(uuid7()), "partition_key": "-"} | value)
-    return record if "partition_key" in value else record.model_copy(update={"partition_key": record.id})
+_NO_OBJECT = 'not a JSON object: expected {"records": [...]}'
+
+
+def _no_list(there: bool) -> str:
+    return f'"records" {"is not a list" if there else "is missing"}: expected {{"records": [...]}}'
+
+
+class _Given(msgspec.Struct, forbid_unknown_fields=True):
+    """A record as a caller gives it."""
+
+    payload: msgspec.Raw
+    id: str | msgspec.UnsetType = msgspec.UNSET
+    partition_key: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_FIELDS = {"id": False, "partition_key": False, "payload": True}
+_decode_given = msgspec.json.Decoder(_Given).decode
+
+
+def _record(text: bytes) -> Record:
+    try:
+        given = _decode_given(text)
+        payload = bytes(given.payload).decode()
+    except msgspec.ValidationError as error:
+        if "upload" in (fields_of(text) or {}):
+            raise PermanentError("upload: is for records that come from a file") from error
+        raise PermanentError(first_of(faults_of_fields(text, _FIELDS))) from error
+    except WRONG as error:
+        raise PermanentError(fault_of(text)) from error
+    # An id that is null is a wrong id, not a missing one.
+    record_id = str(uuid7()) if given.id is msgspec.UNSET else given.id
+    check_own_id(record_id)
+    key = record_id if given.partition_key is msgspec.UNSET else given.partition_key
+    check_identifier("partition_key", key)
+    check_payload(payload)
+    return Record(record_id, key, payload)
 
 
 def _same(one: bytes, other: bytes) -> bool:
-    """Whether two serialised records say the same, whatever the order of their fields."""
-    return one == other or _canonical(one) == _canonical(other)
+    """Whether two records on the stream say the same, whatever the order of their fields and their white space."""
+    return one == other or _meaning(one) == _meaning(other)
 
 
-def _canonical(data: bytes) -> str:
-    # Compared as text: in Python true equals 1, and they are not the same.
-    return json.dumps(json.loads(data), sort_keys=True)
+def _meaning(data: bytes) -> Any:
+    # A number is its digits, in a tuple: as a Python value it would lose some, and true would be equal to 1.
+    return json.loads(data, parse_int=lambda digits: (digits,), parse_float=lambda digits: (digits,))

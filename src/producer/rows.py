@@ -5,17 +5,27 @@ What a line is, in words for users: docs/formats.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-from pydantic_core import from_json, to_json
+import msgspec
 
 from common.errors import PermanentError
-from common.payload import Payload
-from common.record import MAX_RECORD_BYTES, Fault, Line, Record, RejectedLine, reason_of
+from common.json_text import BOM, fields_of, kind_of, text_of
+from common.record import (
+    MAX_RECORD_BYTES,
+    Fault,
+    Line,
+    Record,
+    RejectedLine,
+    check_identifier,
+    check_own_id,
+    check_payload,
+    checked_payload,
+)
 from producer.csv_rows import column_names, csv_rows
 from producer.entry import Entry
-from producer.lines import BOM, KEPT_BYTES, MAX_LINE_BYTES
+from producer.lines import KEPT_BYTES, MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,11 +65,7 @@ class Rows:
                 continue
             data = data.removesuffix(b"\r")
             try:
-                payload = Payload.model_validate_json(data)
-                named = from_json(data) if self._names_fields else None
-                entry = self._record(line.number, line.offset, payload, named)
-            except ValidationError as error:
-                yield self._rejected(line.number, line.offset, data, reason_of(error, data))
+                entry = self._record(line.number, line.offset, checked_payload(data))
             except PermanentError as error:
                 yield self._rejected(line.number, line.offset, data, str(error))
             else:
@@ -85,26 +91,29 @@ class Rows:
                     raise PermanentError(row.fault)
                 if len(row.fields) != len(names):
                     raise PermanentError(f"{len(row.fields)} fields, and the header has {len(names)}")
-                fields = dict(zip(names, row.fields, strict=True))
-                # By way of JSON: pydantic judges Python values by other rules, and one type fits both formats.
-                payload = Payload.model_validate_json(to_json(fields))
-                entry = self._record(row.number, row.offset, payload, fields)
-            except ValidationError as error:
-                yield self._rejected(row.number, row.offset, row.raw, reason_of(error))
+                payload = _encode(dict(zip(names, row.fields, strict=True))).decode()
+                check_payload(payload)
+                entry = self._record(row.number, row.offset, payload)
             except PermanentError as error:
                 yield self._rejected(row.number, row.offset, row.raw, str(error))
             else:
                 yield entry
 
-    def _record(self, number: int, offset: int, payload: Payload, data: Any) -> Entry:
-        """The entry of a good line; ``data`` is what it says, before validation may have changed it."""
-        record_id = _named(data, self._id_field, "id-field") if self._id_field else f"{self._upload}:{offset}"
-        record = Record(
-            id=record_id,
-            partition_key=_named(data, self._key_field, "key-field") if self._key_field else record_id,
-            payload=payload,
-            upload=Line(id=self._upload, chunk=self._chunk, line=number),
-        )
+    def _record(self, number: int, offset: int, payload: str) -> Entry:
+        """The entry of a good line."""
+        record_id = f"{self._upload}:{offset}"
+        partition_key = None
+        if self._names_fields:
+            # A payload of any other kind than an object has no fields to name.
+            fields = fields_of(payload.encode()) or {}
+            if self._id_field:
+                record_id = _named(fields, self._id_field, "id-field")
+                check_own_id(record_id)
+            if self._key_field:
+                partition_key = _named(fields, self._key_field, "key-field")
+                check_identifier("partition_key", partition_key)
+        place = Line(self._upload, self._chunk, number)
+        record = Record(record_id, partition_key or record_id, payload, place)
         entry = Entry.of(record)
         size = len(entry.data) + len(entry.partition_key.encode())
         if size > MAX_RECORD_BYTES:
@@ -131,12 +140,12 @@ class Rows:
             partition_key=line_id,
             # A reason may quote the data, and the data may say anything.
             rejected=Fault(reason=reason.encode(errors="backslashreplace").decode(), raw=raw),
-            upload=Line(id=self._upload, chunk=self._chunk, line=number),
+            upload=Line(self._upload, self._chunk, number),
         )
         return Entry(line_id, line_id, rejected.to_bytes())
 
 
-def _named(data: Any, field: str, role: str) -> str:
+def _named(fields: dict[str, msgspec.Raw], field: str, role: str) -> str:
     """The value of the field that the upload names, as text.
 
     Raises
@@ -144,13 +153,21 @@ def _named(data: Any, field: str, role: str) -> str:
     PermanentError
         There is no such field, or its value cannot be an id or a key.
     """
-    if not isinstance(data, dict) or field not in data:
+    if field not in fields:
         raise PermanentError(f"the field {field!r}, which the upload names as its {role}, is missing")
-    value = data[field]
-    if value == "" or isinstance(value, bool) or not isinstance(value, str | int):
-        shown = "empty" if value == "" else "null" if value is None else f"a {_JSON_NAMES[type(value)]}"
-        raise PermanentError(f"the {role} {field!r} is {shown}, and must be a text or an integer")
-    return str(value)
+    value = bytes(fields[field])
+    kind = kind_of(value)
+    if kind == "a text":
+        text = text_of(fields[field])
+        if text:
+            return text
+        kind = "empty"
+    elif kind == "a number":
+        if _INTEGER.fullmatch(value):
+            return "0" if value == b"-0" else value.decode()
+        kind = "a number with a fraction"
+    raise PermanentError(f"the {role} {field!r} is {kind}, and must be a text or an integer")
 
 
-_JSON_NAMES = {bool: "boolean", float: "number with a fraction", list: "list", dict: "JSON object"}
+_INTEGER = re.compile(rb"-?[0-9]+")
+_encode = msgspec.json.Encoder().encode

@@ -72,7 +72,7 @@ def test_poison_from_a_foreign_producer_is_rejected_once_and_its_neighbours_land
     poison = {
         mark + b"not JSON": "not JSON",
         mark + b"\xff\xfe": "not UTF-8",
-        b'{"wrong": "shape", "of": "' + mark + b'"}': "Field required",
+        b'{"wrong": "shape", "of": "' + mark + b'"}': "id: is missing",
         b'{"id": "' + mark + b'nul", "partition_key": "k", "payload": {"t": "\\u0000"}}': "NUL",
         b'{"id": "' + mark + b"x" * 10_000 + b'", "partition_key": "k", "payload": {}}': "at most 256",
         b"": "empty body",

@@ -139,4 +139,4 @@ def test_the_handler_publishes_an_http_request(
     answer = json.loads(response["body"])
     assert (response["statusCode"], answer["accepted"]) == (200, 2_000)
     found = {record.id: record for record in (Record.from_bytes(r["Data"]) for r in read(kinesis, stream))}
-    assert [found[record_id].payload.root for record_id in answer["ids"]] == payloads
+    assert [json.loads(found[record_id].payload_json) for record_id in answer["ids"]] == payloads

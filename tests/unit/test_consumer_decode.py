@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from common.record import MAX_INTEGER, Fault, Line, RejectedLine
 from consumer.decode import REASON_LENGTH, Arrived, Rejection, decode, reject, storable
 from tests.unit.consumer_support import POISON, message, stream_record
+
+U_2_3 = Line(id="u", chunk=2, line=3)
 
 
 def decode_rejection(data: bytes) -> Rejection:
@@ -31,7 +34,7 @@ def test_a_record_arrives_with_its_bytes_and_its_place_on_the_stream() -> None:
     data = message("a", {"n": 1}, upload=("u", 0, 7))
     arrived = decode(stream_record(data, 42))
     assert isinstance(arrived, Arrived)
-    assert (arrived.record.id, arrived.record.payload_json) == ("a", '{"n":1}')
+    assert (arrived.record.id, arrived.record.payload_json) == ("a", '{"n": 1}')
     assert arrived.record.upload == Line(id="u", chunk=0, line=7)
     assert (arrived.raw, arrived.shard_id, arrived.sequence_number, arrived.arrived_at) == (
         data,
@@ -60,6 +63,65 @@ def test_data_that_is_not_base64_is_a_rejection_of_its_text() -> None:
     assert rejection.raw == b"a"
 
 
+@pytest.mark.parametrize("given", [{}, {"partitionKey": None}, {"partitionKey": ""}])
+def test_a_record_without_a_partition_key_of_the_stream_is_an_ordinary_one(given: dict[str, Any]) -> None:
+    entry = stream_record(message("a"))
+    del entry["kinesis"]["partitionKey"]
+    entry["kinesis"] |= given
+    arrived = decode(entry)
+    assert isinstance(arrived, Arrived)
+    assert (arrived.record.id, arrived.record.partition_key, arrived.redriven) == ("a", "p", False)
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"approximateArrivalTimestamp": None}, {"approximateArrivalTimestamp": "?"}]
+)
+def test_a_record_without_an_arrival_time_has_arrived_now(given: dict[str, Any]) -> None:
+    entry = stream_record(message("a"))
+    del entry["kinesis"]["approximateArrivalTimestamp"]
+    entry["kinesis"] |= given
+    assert decode(entry, now=lambda: 17.5).arrived_at == 17.5
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "raw"),
+    [
+        ({}, "empty body", b""),
+        ({"data": None}, "empty body", b""),
+        ({"data": ""}, "empty body", b""),
+        ({"data": 5}, "not base64: ", b"5"),
+        ({"data": {"a": "\ud800"}}, "not base64: ", b"{'a': '\\ud800'}"),
+        ({"data": "\ud800"}, "not base64: ", b"\\ud800"),
+    ],
+)
+def test_an_entry_without_data_that_can_be_read_is_a_rejection(
+    given: dict[str, Any], reason: str, raw: bytes
+) -> None:
+    entry = stream_record(b"")
+    del entry["kinesis"]["data"], entry["eventID"]
+    entry["kinesis"] |= given
+    rejection = decode(entry)
+    assert isinstance(rejection, Rejection)
+    assert rejection.reason.startswith(reason)
+    assert (rejection.raw, rejection.shard_id) == (raw, "")
+
+
+def test_an_id_that_is_another_line_s_place_is_a_rejection_that_takes_nothing_from_the_line() -> None:
+    upload = "0123456789abcdef" * 2
+    for forged in (message(f"{upload}:0"), message(f"{upload}:0", upload=("f" * 32, 0, 1))):
+        rejection = decode_rejection(forged)
+        assert rejection.reason.startswith("id: is the place of a line in an upload")
+        assert (rejection.id, rejection.record_id) == (hashlib.sha256(forged).hexdigest(), f"{upload}:0")
+        assert not rejection.is_line
+    assert not decode_record(message(f"{upload}:0", upload=(upload, 0, 1))).has_own_id
+
+
+def test_a_rejected_line_that_does_not_come_from_its_place_is_a_poison_record() -> None:
+    data = RejectedLine("f" * 32 + ":1", "p", Fault("r", b"x"), Line("0" * 32, 0, 1)).to_bytes()
+    rejection = decode_rejection(data)
+    assert (rejection.id, rejection.raw) == (hashlib.sha256(data).hexdigest(), data)
+
+
 def test_the_same_bytes_are_the_same_rejection_wherever_they_are_on_the_stream() -> None:
     one, other = decode(stream_record(b"x", 1)), decode(stream_record(b"x", 2))
     assert isinstance(one, Rejection)
@@ -78,6 +140,9 @@ def test_the_same_bytes_are_the_same_rejection_wherever_they_are_on_the_stream()
         ({"upload": {"id": "u", "chunk": 2}}, None, None),
         ({"id": 5, "upload": "u"}, None, None),
         ({"id": "i" * 300}, "i" * 256, None),
+        ({"id": "a", "upload": {"id": "u\n", "chunk": 2, "line": 3}}, "a", None),
+        ({"id": "a", "upload": {"id": "\ud800", "chunk": 2, "line": 3}}, "a", None),
+        ({"id": "a", "payload": float("nan"), "upload": {"id": "u", "chunk": 2, "line": 3}}, "a", U_2_3),
         ({"id": "a\x00b\ud800"}, "a\\u0000b\\ud800", None),
         ([1], None, None),
     ],
@@ -153,6 +218,8 @@ def test_storable_text_is_short_printable_on_a_line_and_valid_utf_8(text: str, l
         ("order-1", ("u", 0, 1), True),
         ("u:17", ("u", 0, 1), False),
         ("u:17", ("other", 0, 1), True),
+        ("u:17b", ("u", 0, 1), True),
+        ("u:", ("u", 0, 1), True),
         ("order-1", None, False),
     ],
 )

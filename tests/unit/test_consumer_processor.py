@@ -87,7 +87,7 @@ def test_equal_ids_in_a_batch_are_one_record() -> None:
     world = World()
     assert world.deliver(message("a", {"n": 1}), message("b"), message("a", {"n": 2})) == []
     assert world.outcomes == ["inserted", "inserted", "duplicate"]
-    assert world.sink.rows["a"].record.payload_json == '{"n":1}'
+    assert world.sink.rows["a"].record.payload_json == '{"n": 1}'
 
 
 def test_poison_records_are_rejected_once_and_their_neighbours_land() -> None:
@@ -203,7 +203,7 @@ def test_a_second_message_with_the_id_of_a_refused_one_is_tried_in_its_own_right
     ]
     assert world.deliver(*batch) == []
     assert world.outcomes == ["rejected", "duplicate", "rejected", "inserted", "duplicate"]
-    assert world.sink.rows["a"].record.payload_json == '{"n":3}'
+    assert world.sink.rows["a"].record.payload_json == '{"n": 3}'
 
 
 def test_a_record_that_there_was_no_time_to_judge_is_released_and_retried() -> None:

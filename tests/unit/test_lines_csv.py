@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PermanentError
+from common.json_text import BOM
 from producer.csv_rows import CsvRow, column_names, csv_rows
-from producer.lines import BOM, KEPT_BYTES, MAX_LINE_BYTES, split_lines
+from producer.lines import KEPT_BYTES, MAX_LINE_BYTES, split_lines
 from uploads.csv_cuts import CsvCuts
 
 

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from common.errors import TransientError
-from common.payload import Payload
 from common.record import MAX_RECORD_BYTES, Record
 from producer.packing import MAX_REQUEST_BYTES, MAX_REQUEST_RECORDS
 from producer.publish import Entry, Published, Publisher
@@ -124,7 +123,7 @@ class TestRequests:
 
     def test_take_records_as_the_stream_carries_them(self) -> None:
         fake = kinesis()
-        record = Record(id="a", partition_key="k", payload=Payload({"n": 1}))
+        record = Record(id="a", partition_key="k", payload_json='{"n": 1}')
         publisher(fake).publish([record])
         assert fake.stored == [{"Data": record.to_bytes(), "PartitionKey": "k"}]
 

@@ -1,0 +1,160 @@
+"""JSON as its sender wrote it: checked and taken apart as text, never parsed and written anew.
+
+A parser that makes Python values changes what passes through it: a double keeps 17 digits, an integer of more than
+4,300 digits is an error. ``msgspec.Raw`` is a part of a document as it stands. msgspec checks all of the document
+against RFC 8259, as Postgres does: it refuses ``NaN``, ``Infinity``, half of a surrogate pair, a byte order mark. The
+other parser at hand, pydantic's, takes the first two and gives no slices. msgspec costs 0.2 MB in a function's package
+and 2 ms when a function starts.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from common.errors import PermanentError
+
+BLANKS = b" \t\r\n"
+"""White space between the values of a document."""
+
+BOM = b"\xef\xbb\xbf"
+"""UTF-8's mark at the beginning of a file, as some spreadsheets write it. It is no part of the data."""
+
+_LITERAL = re.compile(rb"-?(?:NaN|Infinity)\b")
+_PLACE = re.compile(r" \(byte (\d+)\)$")
+# Backslashes pair up from the left: one of an odd number of them is the beginning of an escape.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*+\\u0000")
+_WHOLE_CHARACTERS = re.compile(
+    r"(?:[^\\]|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+"
+)
+_HALF = re.compile(r"\\u[dD][0-9a-fA-F]{3}")
+
+_KINDS = {
+    b"{": "an object",
+    b"[": "a list",
+    b'"': "a text",
+    b"t": "a boolean",
+    b"f": "a boolean",
+    b"n": "null",
+}
+
+_value = msgspec.json.Decoder(msgspec.Raw)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+_text = msgspec.json.Decoder(str)
+
+WRONG = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec's decoders raise for bytes that are not what they expect. :func:`fault_of` puts it into words."""
+
+
+def value_of(data: bytes) -> bytes:
+    """The one value in ``data``, as it stands there, without the blanks around it.
+
+    Raises
+    ------
+    PermanentError
+        The bytes are not UTF-8 or not JSON. The message is the reason.
+    """
+    try:
+        data.decode()  # what msgspec passes over it does not check for this
+        return bytes(_value.decode(data))
+    except WRONG as error:
+        raise PermanentError(fault_of(data)) from error
+
+
+def fields_of(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
+    """The fields of an object, each as it stands; None for another value.
+
+    Of a name that is there twice the last one counts, as for Postgres.
+
+    Raises
+    ------
+    PermanentError
+        The bytes are not UTF-8 or not JSON. The message is the reason.
+    """
+    try:
+        return _fields.decode(data)
+    except msgspec.ValidationError:
+        return None
+    except WRONG as error:
+        raise PermanentError(fault_of(bytes(data))) from error
+
+
+def items_of(value: msgspec.Raw) -> list[msgspec.Raw] | None:
+    """The items of a list that is a part of checked JSON, each as it stands; None for another value."""
+    try:
+        return _items.decode(value)
+    except msgspec.ValidationError:
+        return None
+
+
+def text_of(value: msgspec.Raw) -> str:
+    """The text that a JSON string says.
+
+    Raises
+    ------
+    PermanentError
+        It is not UTF-8.
+    """
+    try:
+        return _text.decode(value)
+    except WRONG as error:
+        raise PermanentError(fault_of(bytes(value))) from error
+
+
+def kind_of(value: bytes) -> str:
+    """What a JSON value is, in a word for people."""
+    return _KINDS.get(value[:1], "a number")
+
+
+def has_nul(text: str) -> bool:
+    """Whether a text in valid JSON holds U+0000: jsonb cannot.
+
+    Source: postgresql.org/docs/current/datatype-json.html
+    """
+    # The first search is a hundred times faster, and nearly always enough.
+    return "\\u0000" in text and _NUL.search(text) is not None
+
+
+def fault_of(data: bytes) -> str:
+    """Why bytes are no JSON, for a person."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+    if not data.strip(BLANKS):
+        problem = "empty"
+    elif data.startswith(BOM):
+        problem = "it begins with a byte order mark (U+FEFF)"
+    elif half := _HALF.match(text, _whole_characters(text)):
+        problem = f"{half[0]} is half of a surrogate pair, and no character"
+    else:
+        problem = _in_words(data)
+    return f"not JSON: {problem}"
+
+
+def _whole_characters(text: str) -> int:
+    found = _WHOLE_CHARACTERS.match(text)
+    return found.end() if found else 0
+
+
+def _in_words(data: bytes) -> str:
+    try:
+        _value.decode(data)
+        return "not what was expected"
+    except RecursionError:
+        return "nested too deeply to be read"
+    except msgspec.DecodeError as error:
+        message = str(error).removeprefix("JSON is malformed: ")
+    place = _PLACE.search(message)
+    if place is None:
+        return "it ends too early" if "truncated" in message else message
+    at = int(place[1])
+    literal = _LITERAL.match(data, at - (data[at - 1 : at] == b"-"))
+    if literal:
+        at = literal.start()
+    where = f"at line {data.count(b'\n', 0, at) + 1} column {at - data.rfind(b'\n', 0, at)}"
+    if literal:
+        return f"{literal[0].decode()} is no number in JSON, {where}"
+    return f"{message[: place.start()]} {where}"
