@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAliasType, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from common.errors import PermanentError
 from common.json_text import kind_of
@@ -46,13 +46,15 @@ def judge_of(payload: type[AnyObject] | type[BaseModel]) -> Callable[[str], None
     Raises
     ------
     TypeError
-        A model says nothing about fields that it does not name. pydantic would pass over them without a word, so a
-        misspelt name would never be noticed.
+        It is no pydantic model; or a model in it says nothing about fields that it does not name. pydantic would
+        pass over them without a word, so a misspelt name would never be noticed.
     """
     if issubclass(payload, AnyObject):
         return _any_object
+    if not issubclass(payload, BaseModel):
+        raise TypeError(f"{payload.__qualname__} is no pydantic model: derive it from common.model.Model")
     for model in _models(payload, set()):
-        if "extra" not in model.model_config and "root" not in model.model_fields:
+        if "extra" not in model.model_config and not issubclass(model, RootModel):
             raise TypeError(
                 f"{model.__qualname__} does not say what becomes of fields that it does not name: derive it from "
                 "common.model.Model, which refuses them, or say it: "

@@ -211,7 +211,7 @@ def check_own_id(record_id: str) -> None:
     """
     check_identifier("id", record_id)
     if is_positional(record_id):
-        raise PermanentError(f"id: has the form of {_PLACE}, which is reserved")
+        raise PermanentError(f"id: has the form of {_PLACE}, which is reserved: give another id")
 
 
 def check_payload(text: str) -> None:

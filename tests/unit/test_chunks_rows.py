@@ -196,7 +196,7 @@ def test_no_field_of_the_data_gives_the_id_of_a_line(upload: str, file_format: s
     fault = rejected(entry).rejected
     assert fault.reason == (
         "id: has the form of the place of a line in an upload (32 hexadecimal digits, a colon, a number), "
-        "which is reserved"
+        "which is reserved: give another id"
     )
     # It spreads records as well as any other text.
     (record,) = records_of(line % upload.encode(), key_field="a", format=file_format)

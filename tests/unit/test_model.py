@@ -221,6 +221,19 @@ class TestUnknownFields:
             ):
                 judge_of(model)
 
+    def test_are_asked_about_by_a_model_whose_field_is_called_root(self) -> None:
+        class Plant(BaseModel):
+            root: str
+
+        with pytest.raises(TypeError, match="Plant does not say"):
+            judge_of(Plant)
+
+    def test_are_no_question_for_what_is_no_model(self) -> None:
+        with pytest.raises(
+            TypeError, match=r"dict is no pydantic model: derive it from common\.model\.Model"
+        ):
+            judge_of(dict)  # type: ignore[arg-type]
+
     def test_may_be_those_of_a_model_that_holds_itself(self) -> None:
         judge_of(Tree)('{"children": [{"children": []}]}')
         with pytest.raises(PermanentError, match=r"payload\.children\.0\.leaf: is no field"):

@@ -245,7 +245,7 @@ class TestRejected:
         wrong = GOOD | {"id": f"{upload}:{offset}"}
         reason = (
             "id: has the form of the place of a line in an upload (32 hexadecimal digits, a colon, a number), "
-            "which is reserved"
+            "which is reserved: give another id"
         )
         for answer in (direct({"records": [wrong, GOOD]}), post({"records": [wrong, GOOD]})[1]):
             assert answer["ids"] == [None, "a"]
