@@ -30,6 +30,7 @@ _WHOLE_CHARACTERS = re.compile(
 )
 _HALF = re.compile(r"\\u[dD][0-9a-fA-F]{3}")
 
+_TOO_DEEP = "nested too deeply to be read"
 _KINDS = {
     b"{": "an object",
     b"[": "a list",
@@ -63,7 +64,7 @@ def value_of(data: bytes) -> bytes:
         raise PermanentError(fault_of(data)) from error
 
 
-def fields_of(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
+def fields_of(data: bytes) -> dict[str, msgspec.Raw] | None:
     """The fields of an object, each as it stands; None for another value.
 
     Of a name that is there twice the last one counts, as for Postgres.
@@ -78,7 +79,7 @@ def fields_of(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
     except msgspec.ValidationError:
         return None
     except WRONG as error:
-        raise PermanentError(fault_of(bytes(data))) from error
+        raise PermanentError(fault_of(data)) from error
 
 
 def items_of(value: msgspec.Raw) -> list[msgspec.Raw] | None:
@@ -90,17 +91,8 @@ def items_of(value: msgspec.Raw) -> list[msgspec.Raw] | None:
 
 
 def text_of(value: msgspec.Raw) -> str:
-    """The text that a JSON string says.
-
-    Raises
-    ------
-    PermanentError
-        It is not UTF-8.
-    """
-    try:
-        return _text.decode(value)
-    except WRONG as error:
-        raise PermanentError(fault_of(bytes(value))) from error
+    """The text that a string says which is a part of checked JSON."""
+    return _text.decode(value)
 
 
 def kind_of(value: bytes) -> str:
@@ -142,11 +134,12 @@ def _whole_characters(text: str) -> int:
 def _in_words(data: bytes) -> str:
     try:
         _value.decode(data)
-        return "not what was expected"
-    except RecursionError:
-        return "nested too deeply to be read"
     except msgspec.DecodeError as error:
         message = str(error).removeprefix("JSON is malformed: ")
+    except RecursionError:
+        return _TOO_DEEP
+    else:
+        return _TOO_DEEP  # by one level: whoever looks for the parts of a value has one more
     place = _PLACE.search(message)
     if place is None:
         return "it ends too early" if "truncated" in message else message

@@ -91,7 +91,7 @@ class Record(msgspec.Struct, frozen=True):
             message = _decode_message(data)
             payload = bytes(message.payload).decode()
         except msgspec.ValidationError as error:
-            raise PermanentError(_fault_of_message(data)) from error
+            raise PermanentError(first_of(faults_of_fields(data, _FIELDS))) from error
         except WRONG as error:
             raise PermanentError(fault_of(data)) from error
         upload = message.upload
@@ -243,9 +243,9 @@ def checked_payload(data: bytes) -> str:
 
 
 def faults_of_fields(data: bytes, known: dict[str, bool]) -> list[str]:
-    """What is wrong with the fields of something that is to be a record, given as JSON.
+    """What is wrong with the fields of what is no record, given as JSON: at least one fault.
 
-    ``known`` has the names of the fields, and whether they are required. What is in upload is not looked at.
+    ``known`` has the names of the fields, and whether they are required.
 
     Raises
     ------
@@ -264,11 +264,21 @@ def faults_of_fields(data: bytes, known: dict[str, bool]) -> list[str]:
         try:
             if name == "payload":
                 check_payload(bytes(fields[name]).decode())
-            elif name in _IDENTIFIERS:
+            elif name == "upload":
+                _check_place(fields[name])
+            else:
                 _check_identifier_value(name, fields[name])
         except PermanentError as error:
             faults.append(str(error))
-    return faults + [f"{name}: is no field of a record" for name in fields if name not in known]
+    faults += [f"{name}: is no field of a record" for name in fields if name not in known]
+    return faults or ["a field is there twice, and the first one is wrong"]
+
+
+def _check_place(value: msgspec.Raw) -> None:
+    try:
+        _decode_place(value)
+    except msgspec.ValidationError as error:
+        raise PermanentError('upload: is not {"id": a text, "chunk": from 0, "line": from 1}') from error
 
 
 def _check_identifier_value(name: str, value: msgspec.Raw) -> None:
@@ -278,13 +288,8 @@ def _check_identifier_value(name: str, value: msgspec.Raw) -> None:
     check_identifier(name, text_of(value))
 
 
-_IDENTIFIERS = ("id", "partition_key")
-_MESSAGE_FIELDS = {"id": True, "partition_key": True, "payload": True, "upload": False}
+_FIELDS = {"id": True, "partition_key": True, "payload": True, "upload": False}
 _decode_message = msgspec.json.Decoder(_Message).decode
+_decode_place = msgspec.json.Decoder(Line | None).decode
 _decode_rejected = msgspec.json.Decoder(_RejectedMessage).decode
 _encode = msgspec.json.Encoder().encode
-
-
-def _fault_of_message(data: bytes) -> str:
-    faults = faults_of_fields(data, _MESSAGE_FIELDS)
-    return first_of(faults or ['upload: is not {"id": a text, "chunk": from 0, "line": from 1}'])

@@ -16,7 +16,7 @@ from moto import mock_aws
 
 from common import clients
 from common.record import Record
-from producer import api
+from producer import api, request
 from producer.publish import Publisher
 from producer.request import MAX_BODY_BYTES, MAX_RECORDS
 from tests.unit.kinesis_limits import LimitedKinesis, VirtualClock, client_error
@@ -237,6 +237,14 @@ class TestRejected:
         assert (status, answer["ids"]) == (207, ["a", None, "a"])
         assert [record.payload_json for record in stored(kinesis)] == [one]
 
+    def test_a_content_may_be_nested_deeply(self, kinesis: LimitedKinesis) -> None:
+        def record(depth: int, blank: str = "") -> str:
+            return f'{{"id":"a","payload":{{"a":{"[" * depth}{blank}{"]" * depth}}}}}'
+
+        body = f"{record(9_000)}\n{record(9_000, ' ')}"
+        assert post(body, content_type="application/x-ndjson")[1]["ids"] == ["a", "a"]
+        assert not request._same(record(50_000).encode(), record(50_000, " ").encode())
+
     @pytest.mark.parametrize("upload", ["0123456789abcdef" * 2, "f" * 32])
     @pytest.mark.parametrize("offset", ["0", "17", "9" * 20])
     def test_an_id_of_the_form_of_a_line_s_is_reserved(
@@ -399,6 +407,8 @@ class TestHttp:
             '{"records": [NaN]} 1',
             '{"records": [NaN]',
             '{"records": NaN}',
+            '{1: 2, "records": [NaN]}',
+            '{"records": [], "x": NaN, }',
             '{"records" [NaN]}',
             "[NaN]",
         ],

@@ -59,6 +59,10 @@ class TestBytes:
             (b"\xef\xbb\xbf{}", "not JSON: it begins with a byte order mark (U+FEFF)"),
             (b"[]", 'not an object: expected {"id", "partition_key", "payload", "upload"?}'),
             (b"null", 'not an object: expected {"id", "partition_key", "payload", "upload"?}'),
+            (
+                b'{"id":1,"id":"a","partition_key":"k","payload":{}}',
+                "a field is there twice, and the first one is wrong",
+            ),
             (b"{}", "id: is missing; partition_key: is missing; payload: is missing"),
         ],
     )
