@@ -67,7 +67,8 @@ def judge_of(payload: type[AnyObject] | type[BaseModel]) -> Callable[[str], None
         except ValidationError as error:
             raise PermanentError(_reason_of(error)) from error
         except _SURPRISES as error:
-            raise PermanentError(printable(f"payload: its type fails on it: {error!r}")) from error
+            # Without its message: that may quote the data, and a reason is logged.
+            raise PermanentError(f"payload: its type fails on it with {type(error).__name__}") from error
 
     return judge
 

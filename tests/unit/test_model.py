@@ -251,8 +251,9 @@ class TestSurprises:
         ids=repr,
     )
     def test_of_a_validator_reject_the_record(self, raised: Exception) -> None:
-        with pytest.raises(PermanentError, match="payload: its type fails on it: "):
+        with pytest.raises(PermanentError) as refused:
             judge_of(failing(raised))('{"n": 1}')
+        assert str(refused.value) == f"payload: its type fails on it with {type(raised).__name__}"
 
     @pytest.mark.parametrize("raised", [MemoryError(), OSError("network is down")], ids=repr)
     def test_of_the_world_do_not(self, raised: Exception) -> None:
