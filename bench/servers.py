@@ -27,7 +27,7 @@ class DynamoDB(Protocol):
     def endpoint(self) -> str: ...
     @property
     def pid(self) -> int: ...
-    def requests(self, latency: float) -> int: ...
+    def requests(self, latency: float) -> list[tuple[str, str]]: ...
     def stop(self) -> None: ...
 
 
@@ -74,11 +74,13 @@ class StandIn:
             return False
         return True
 
-    def requests(self, latency: float) -> int:
-        """How many requests it has answered. From now on it answers ``latency`` seconds late."""
+    def requests(self, latency: float) -> list[tuple[str, str]]:
+        """The requests since the last time, each its operation and its body. From now on it answers ``latency``
+        seconds late."""
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=10)
         connection.request("GET", f"/?latency={latency}")
-        return int(json.loads(connection.getresponse().read())["requests"])
+        taken = json.loads(connection.getresponse().read())["requests"]
+        return [(operation, body) for operation, body in taken]
 
     def stop(self) -> None:
         """End it."""

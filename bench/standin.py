@@ -9,7 +9,8 @@ conditions and update expressions, the errors that they rely on. All contestants
 ``tests/unit/test_bench_standin.py`` holds it against the documented behaviour.
 
 Each answer is late by the latency that ``GET /?latency=0.005`` has set (seconds), as if the server were distant:
-requests that are under way at once are late at the same time. ``GET /`` says how many requests there were.
+requests that are under way at once are late at the same time. It answers with the requests since it was last asked so:
+what a contestant sends is counted and priced where it arrives, however it is sent.
 
 Only the standard library: it may not import what it is measured with.
 """
@@ -48,7 +49,6 @@ class Tables:
 
     def __init__(self) -> None:
         self.tables: dict[str, dict[str, Item]] = {}
-        self.requests = 0
 
     def answer(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
         """Do one operation.
@@ -61,12 +61,10 @@ class Tables:
         handle = _OPERATIONS.get(operation)
         if handle is None:
             raise RefusedError("UnknownOperationException", f"the stand-in has no {operation}")
-        self.requests += 1
         return handle(self, request)
 
     def create_table(self, request: dict[str, Any]) -> dict[str, Any]:
         self.tables[request["TableName"]] = {}
-        self.requests -= 1
         return {"TableDescription": {"TableName": request["TableName"], "TableStatus": "ACTIVE"}}
 
     def put_item(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -323,13 +321,18 @@ class Site:
         """The port of the endpoint that answers, if it is another one."""
         self.latency = 0.0
         """Seconds."""
+        self._requests: list[tuple[str, str]] = []
+
+    def note(self, operation: str, body: bytes) -> None:
+        """Keep a request. That the table is made is the benchmark's own doing."""
+        if operation != "CreateTable":
+            self._requests.append((operation, body.decode()))
 
     def control(self, target: str) -> dict[str, Any]:
-        """What the benchmark itself asks for: ``GET /?latency=0.005`` or ``GET /``."""
-        _, is_latency, seconds = target.partition("?latency=")
-        if is_latency:
-            self.latency = float(seconds)
-        return {"requests": self.tables.requests}
+        """What the benchmark itself asks for: ``GET /?latency=0.005``."""
+        self.latency = float(target.partition("?latency=")[2])
+        taken, self._requests = self._requests, []
+        return {"requests": taken}
 
 
 class Connection(asyncio.Protocol):
@@ -365,8 +368,9 @@ class Connection(asyncio.Protocol):
             operation = headers.get(b"x-amz-target", b"").decode().partition(".")[2]
             if not operation:
                 self._write(_response(200, self._site.control(head.split(b" ", 2)[1].decode())))
-            elif self._behind is not None:
-                self._site.tables.requests += operation != "CreateTable"
+                continue
+            self._site.note(operation, request[end + 4 :])
+            if self._behind is not None:
                 self._later(self._pass_on, request)
             else:
                 self._later(self._write, self._respond(operation, request[end + 4 :]))

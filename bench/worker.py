@@ -18,7 +18,6 @@ from typing import Any
 
 from bench import crash
 from bench.memory import peak_bytes
-from bench.meter import Meter
 from bench.records import event
 
 TIMEOUT_SECONDS = 900.0
@@ -28,8 +27,6 @@ TIMEOUT_SECONDS = 900.0
 def main(name: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    meter = Meter()
-    meter.install()
     handler: Any = None
     for line in sys.stdin:
         command = json.loads(line)
@@ -39,7 +36,7 @@ def main(name: str) -> None:
                 handler = importlib.import_module(f"bench.contestants.{name}").handler
                 answer = {"seconds": time.perf_counter() - started}
             case "run":
-                answer = run(handler, meter, **command)
+                answer = run(handler, **command)
             case "crash":  # no answer: the next invocation is killed
                 crash.arm(command["when"])
                 answer = {}
@@ -48,7 +45,6 @@ def main(name: str) -> None:
 
 def run(
     handler: Any,
-    meter: Meter,
     *,
     dataset: Any,
     size: int,
@@ -67,7 +63,6 @@ def run(
         aws_request_id=tag,
         get_remaining_time_in_millis=lambda: max(0, int((deadline - time.monotonic()) * 1000)),
     )
-    meter.reset()
     gc.collect()
     error = None
     response = None
@@ -84,7 +79,6 @@ def run(
         "error": error,
         "failures": len(failures),
         "peak_bytes": peak_bytes(),
-        **meter.counts(),
     }
 
 

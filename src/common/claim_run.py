@@ -55,6 +55,8 @@ class ClaimRun:
     ) -> None:
         self.states: dict[str, State] = {}
         """What is known. A key that is not here when the run is over could not be decided."""
+        self.written: set[str] = set()
+        """Keys that some request was to claim, whatever became of it."""
         self.unsure: set[str] = set()
         """Keys of which a write was sent and not answered. It may have been carried out."""
         self.fault: Fault | None = None
@@ -123,6 +125,7 @@ class ClaimRun:
         return asked
 
     def _insert(self, keys: tuple[str, ...]) -> Request:
+        self.written.update(keys)
         return Request(_INSERT, keys, self._layout.inserts(keys, self._claim))
 
     def _was_inserted(self, keys: tuple[str, ...], answer: dict[str, Any] | Fault, asked: _Asked) -> int:
@@ -189,6 +192,7 @@ class ClaimRun:
     def _take_over(self, keys: list[str]) -> list[str]:
         """Put claims in the place of stale ones. Returns keys to read again."""
         again: list[str] = []
+        self.written.update(keys)
         puts = (
             Request("PutItem", (key,), self._layout.take_over(key, self._claim, self._calls.clock(), owner))
             for key in keys

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
+    from oncestream.transport import Transport
+
 
 def _config(**changes: Any) -> Config:
     # Short timeouts: a call that hangs must not eat the invocation's time, and every caller here can repeat.
@@ -30,6 +32,15 @@ def _config(**changes: Any) -> Config:
 def dynamodb() -> DynamoDBClient:
     """A DynamoDB client. Its parameters are not validated: nobody's own code but ours builds them."""
     return boto3.client("dynamodb", config=_config(parameter_validation=False))
+
+
+@cache
+def dynamodb_transport() -> Transport:
+    """How the consumer's many requests get to DynamoDB: endpoint, timeouts and proxies are the client's."""
+    # Only who needs it loads it. The other functions' packages are without awscrt (src/Makefile).
+    from oncestream.transport.crt import CrtTransport  # noqa: PLC0415
+
+    return CrtTransport(dynamodb())
 
 
 @cache

@@ -8,11 +8,13 @@ effect.
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -24,10 +26,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from common.lean import Call, LeanDynamoDB
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
+from oncestream.transport import Pending, Transport
 
 _THROTTLED = {
     # of a request: docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html
@@ -44,6 +43,10 @@ _PASSING = _THROTTLED | {
     "TransactionConflictException",
     "UnrecognizedClientException",
 }
+_CLOCK_IS_OFF = re.compile(
+    r"RequestTimeTooSkewed|RequestExpired|Signature (expired|not yet current)", re.IGNORECASE
+)
+"""Of a code or a message: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-troubleshooting.html"""
 _NOT_SENT = (
     ConnectTimeoutError,
     EndpointConnectionError,
@@ -70,8 +73,6 @@ class Fault:
     item: dict[str, Any] | None = None
     """The item that stood in the way of a conditional write, if DynamoDB sent it."""
     error: BotoCoreError | ClientError | None = None
-    is_here: ClassVar[bool] = True
-    """As of :class:`common.lean.Call`: there is nothing to wait for."""
 
     @classmethod
     def of_statement(cls, error: dict[str, Any]) -> Fault:
@@ -87,6 +88,12 @@ class Fault:
         )
 
     @classmethod
+    def no_answer(cls, operation: str, answer: Any) -> Fault:
+        """What came back, with status 200, is not what DynamoDB answers to ``operation``."""
+        start = repr(answer)[:200]
+        return cls("", f"this is no answer to {operation}: {start}", again=True, ambiguous=True)
+
+    @classmethod
     def of_request(cls, error: BotoCoreError | ClientError) -> Fault:
         """What botocore raised for a whole request."""
         if not isinstance(error, ClientError):
@@ -94,13 +101,19 @@ class Fault:
         response: Any = error.response
         code = response["Error"]["Code"]
         # A server error may come after the work is done; Programming.Errors says so of TransactWriteItems.
-        broken = response["ResponseMetadata"]["HTTPStatusCode"] >= 500
+        metadata = response["ResponseMetadata"]
+        broken = metadata["HTTPStatusCode"] >= 500
+        reason = f"{code}: {response['Error']['Message']}"
+        if _CLOCK_IS_OFF.search(reason):
+            theirs = metadata.get("HTTPHeaders", {}).get("date", "another time")
+            reason += f" (the clock of this machine is off: set it; DynamoDB's says {theirs})"
         return cls(
             code,
-            f"{code}: {response['Error']['Message']}",
+            reason,
             again=broken or code in _PASSING,
             throttled=code in _THROTTLED,
-            ambiguous=broken,
+            # A client that has repeated the request tells of its last attempt only.
+            ambiguous=broken or metadata.get("RetryAttempts", 0) > 0,
             item=response.get("Item"),
             error=error,
         )
@@ -122,7 +135,7 @@ type Outcome = tuple[Request, dict[str, Any] | Fault]
 
 
 class Calls:
-    """Sends requests about groups of keys, ``in_flight`` at once, and knows when to stop.
+    """Sends requests about groups of keys by ``transport``, ``in_flight`` at once, and knows when to stop.
 
     ``clock``, ``sleep`` and ``jitter`` (0 to 1) are the world outside; a test brings its own.
     """
@@ -133,7 +146,7 @@ class Calls:
 
     def __init__(
         self,
-        client: DynamoDBClient,
+        transport: Transport,
         in_flight: int,
         *,
         clock: Callable[[], float] = time.time,
@@ -141,7 +154,7 @@ class Calls:
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.clock = clock
-        self._dynamodb = LeanDynamoDB(client, clock=clock)
+        self._transport = transport
         self._in_flight = in_flight
         self._sleep = sleep
         self._jitter = jitter
@@ -153,20 +166,27 @@ class Calls:
         outcome handed out as soon as it is there: what it takes to make the one and to deal with the other is
         done while requests are under way. A ``None`` among the requests is a moment to look for outcomes.
         """
-        under_way: deque[tuple[Request, Call | Fault]] = deque()
-        for request in requests:
-            while under_way and (len(under_way) >= self._in_flight or under_way[0][1].is_here):
+        under_way: deque[tuple[Request, Pending | Fault]] = deque()
+        try:
+            for request in requests:
+                while under_way and (len(under_way) >= self._in_flight or _is_here(under_way[0][1])):
+                    yield _outcome(*under_way.popleft())
+                if request is not None:
+                    under_way.append((request, self._begin(request, deadline)))
+            while under_way:
                 yield _outcome(*under_way.popleft())
-            if request is not None:
-                under_way.append((request, self._begin(request, deadline)))
-        while under_way:
-            yield _outcome(*under_way.popleft())
+        finally:
+            # Whoever breaks off, because of a defect, may clean up: nothing may have its effect after that.
+            for _, pending in under_way:
+                if not isinstance(pending, Fault):
+                    with suppress(Exception):
+                        pending.result()
 
-    def _begin(self, request: Request, deadline: float) -> Call | Fault:
+    def _begin(self, request: Request, deadline: float) -> Pending | Fault:
         if self.clock() > deadline:
             return _TOO_LATE
         try:
-            return self._dynamodb.begin(request.operation, request.body)
+            return self._transport.send(request.operation, request.body)
         except (BotoCoreError, ClientError) as error:
             return Fault.of_request(error)
 
@@ -184,10 +204,54 @@ class Calls:
             yield attempt
 
 
-def _outcome(request: Request, call: Call | Fault) -> Outcome:
-    if isinstance(call, Fault):
-        return request, call
+def _is_here(pending: Pending | Fault) -> bool:
+    return isinstance(pending, Fault) or pending.done()
+
+
+def _outcome(request: Request, pending: Pending | Fault) -> Outcome:
+    if isinstance(pending, Fault):
+        return request, pending
     try:
-        return request, call.answer()
+        answer = pending.result()
     except (BotoCoreError, ClientError) as error:
         return request, Fault.of_request(error)
+    return request, answer if _is_answer(request, answer) else Fault.no_answer(request.operation, answer)
+
+
+def _is_answer(request: Request, answer: Any) -> bool:
+    """Whether it has what DynamoDB's answers to the operation have always: the API reference, Response Syntax."""
+    if not isinstance(answer, dict):
+        return False
+    match request.operation:
+        case "BatchExecuteStatement":  # one response for each statement, in their order
+            responses = answer.get("Responses")
+            return (
+                isinstance(responses, list)
+                and len(responses) == len(request.keys)
+                and all(map(_is_response, responses))
+            )
+        case "BatchGetItem":
+            found, unread = answer.get("Responses"), answer.get("UnprocessedKeys", {})
+            return (
+                isinstance(found, dict)
+                and all(isinstance(items, list) and all(map(_is_item, items)) for items in found.values())
+                and isinstance(unread, dict)
+                and all(isinstance(table, dict) and "Keys" in table for table in unread.values())
+            )
+        case "BatchWriteItem":
+            return isinstance(answer.get("UnprocessedItems"), dict)
+        case _:  # PutItem answers nothing
+            return True
+
+
+def _is_response(response: Any) -> bool:
+    if not isinstance(response, dict):
+        return False
+    error = response.get("Error")
+    return error is None or (
+        isinstance(error, dict) and "Code" in error and ("Item" not in error or _is_item(error["Item"]))
+    )
+
+
+def _is_item(item: Any) -> bool:
+    return isinstance(item, dict) and all(isinstance(value, dict) for value in item.values())

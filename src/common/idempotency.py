@@ -34,10 +34,13 @@ from common.claim_items import Layout
 from common.claim_run import STATEMENTS_A_CALL, ClaimRun, State
 from common.dynamodb import Calls, Fault, Request
 from common.errors import TransientError
+from oncestream.transport.boto3 import Boto3Transport
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
     from mypy_boto3_dynamodb import DynamoDBClient
+
+    from oncestream.transport import Transport
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +87,12 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
     key_prefix
         Comes before the hash in each key, as with the decorators' parameter of this name.
     boto3_client
-        Its endpoint, credentials, timeouts and TLS are used, not its retries.
+        What Powertools' own calls use, and bulk requests too if there is no ``transport``.
+    transport
+        How bulk requests get to DynamoDB. If there is none: by ``boto3_client``, in threads.
     in_flight
-        Requests in flight at once. Each has a connection, opened when it is needed and kept.
+        Requests in flight at once. Each has a connection, opened when it is needed and kept. The boto3 transport
+        has as many as the client keeps (``max_pool_connections``) at most.
     owner_attr
         The attribute that says which claim wrote an item.
     patience_seconds
@@ -123,6 +129,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         config: IdempotencyConfig,
         key_prefix: str,
         boto3_client: DynamoDBClient,
+        transport: Transport | None = None,
         in_flight: int = 40,
         owner_attr: str = "owner",
         patience_seconds: float = 10.0,
@@ -139,7 +146,8 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         super().__init__(table_name, boto3_client=boto3_client, **options)
         self._key_prefix = key_prefix
         self._patience = patience_seconds
-        self._calls = Calls(boto3_client, in_flight, clock=clock, sleep=sleep, jitter=jitter)
+        transport = transport or Boto3Transport(boto3_client, in_flight)
+        self._calls = Calls(transport, in_flight, clock=clock, sleep=sleep, jitter=jitter)
         self._holds: dict[str, _Hold] = {}
         self._hashes: dict[str, str] = {}
         """By key, for the last claim's: they are about to be completed or released."""
@@ -205,14 +213,17 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             abandoned={key: hold.owner for key, hold in list(self._holds.items()) if hold.abandoned},
             deadline=now + min(self._patience, remaining_time_in_millis / 2000),
         )
-        run.decide(self._hashed(keys, hashes))
+        until_half = now + remaining_time_in_millis / 2000
+        try:
+            run.decide(self._hashed(keys, hashes))
+        except Exception:
+            # Keys that cannot be made, or a defect: nobody will work on what was claimed so far.
+            self._disown(run.written, owner, until, until_half)
+            raise
         for key, state in run.states.items():
             if state == "claimed":
                 self._holds[key] = _Hold(owner, until, abandoned=False)
-        stray = {key: _Hold(owner, until, abandoned=True) for key in run.unsure - run.states.keys()}
-        for key, hold in stray.items():
-            self._holds.setdefault(key, hold)
-        self._delete(list(stray), stray, now + remaining_time_in_millis / 2000)
+        self._disown(run.unsure - run.states.keys(), owner, until, until_half)
         self._hashes = hashes
         return self._report(run, hashes)
 
@@ -299,6 +310,13 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         # own, whatever encoder Powertools has for other things.
         text = encode_basestring_ascii(key).encode()
         return f"{self.function_name}#{self.hash_function(text).hexdigest()}"
+
+    def _disown(self, keys: Iterable[str], owner: str, until: int, deadline: float) -> None:
+        """Try to delete what ``owner`` may have claimed of ``keys``; remember what cannot be deleted."""
+        stray = {key: _Hold(owner, until, abandoned=True) for key in keys}
+        for key, hold in stray.items():
+            self._holds.setdefault(key, hold)
+        self._delete(list(stray), stray, deadline)
 
     def _forget_what_ran_out(self, now: float) -> None:
         for key, hold in list(self._holds.items()):

@@ -76,6 +76,7 @@ def _processor() -> BulkProcessor:
         ),
         key_prefix=KEY_PREFIX,
         boto3_client=clients.dynamodb(),
+        transport=clients.dynamodb_transport(),
         in_flight=settings.idempotency_requests_in_flight,
         # Completing and releasing may both fall into the reserve.
         patience_seconds=max(1.0, settings.reserve_milliseconds / 2_000),

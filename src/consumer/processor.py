@@ -316,6 +316,14 @@ class BulkProcessor(BatchProcessor):
         """
         # The first records are on their way to DynamoDB while the next ones are decoded.
         claims = self._idempotency.claim(batch.ids(piece), self._milliseconds_left())
+        try:
+            return self._settle_claimed(batch, piece, claims)
+        except Exception:
+            # Of whatever kind: others need not wait for the claims to run out. What is completed stays so.
+            self._idempotency.release(claims.claimed)
+            raise
+
+    def _settle_claimed(self, batch: _Batch, piece: _Piece, claims: Claims) -> _Piece:
         batch.decode_rest()
         batch.settle_waiting(piece, claims)
         first = batch.arrived(piece, claims.claimed, slice(1))
@@ -331,11 +339,7 @@ class BulkProcessor(BatchProcessor):
         stored = Stored()
         if first or rejections or repeats:
             seconds = min(STATEMENT_SECONDS, max(1.0, self._milliseconds_left(self._reserve) / 1000))
-            try:
-                stored = self._sink.store(first, rejections, repeats, seconds=seconds)
-            except TransientError:
-                self._idempotency.release(claims.claimed)
-                raise
+            stored = self._sink.store(first, rejections, repeats, seconds=seconds)
         # What cannot be completed stays in progress until its claim runs out. It is stored, so it is a
         # success: failing it would deliver the rest of the batch again, for rows that are there. The price: a
         # duplicate that comes before the claim runs out has to wait until then.

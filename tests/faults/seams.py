@@ -32,6 +32,7 @@ import producer.chunks
 import uploads.plan
 import uploads.register
 from common.observability import logger, metrics
+from oncestream.transport.boto3 import Boto3Transport
 from tests.faults.connection import Connection, current
 
 ENVIRONMENT = {
@@ -133,6 +134,10 @@ def _clients(patch: pytest.MonkeyPatch) -> None:
 
         client.original = getattr(common.clients, service)  # type: ignore[attr-defined]
         patch.setattr(common.clients, service, client)
+    # AWS's C runtime has sockets of its own. One request at a time, so that a history has one order.
+    patch.setattr(
+        common.clients, "dynamodb_transport", lambda: Boto3Transport(current().client("dynamodb"), threads=1)
+    )
     # A client is used by many environments, one after the other; each would have had its own quota.
     patch.setattr(botocore.retries.quota.RetryQuota, "acquire", lambda self, amount: True)
 

@@ -56,7 +56,7 @@ def function(database: Any, ministack: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_ENDPOINT_URL", ministack.endpoint)
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Oncestream")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "consumer")
-    caches: list[Any] = [consumer._processor, clients.dynamodb]
+    caches: list[Any] = [consumer._processor, clients.dynamodb, clients.dynamodb_transport]
     for cache in caches:
         cache.cache_clear()
     yield Consumer(database, lambda: dynamodb.scan(TableName=name)["Items"])

@@ -29,7 +29,7 @@ from uploads.upload import upload_id
 
 # Why the code needs each, in AWS's documentation (all under docs.aws.amazon.com), and the test that the code does it:
 # - PartiQL: amazondynamodb/latest/developerguide/ql-iam.html. A claim is an INSERT, a release a DELETE:
-#   tests/unit/test_lean.py and test_idempotency.py look at the statements.
+#   tests/unit/test_transport.py and test_idempotency.py look at the statements.
 # - discarded batches: lambda/latest/dg/kinesis-on-failure-destination.html (S3: PutObject on the objects, ListBucket on
 #   the bucket). tests/unit/test_template.py: every stream has such a destination.
 # - a missing object: AmazonS3/latest/API/API_GetObject.html (Permissions: without s3:ListBucket 403, not 404). What

@@ -42,11 +42,13 @@ class Trouble:
     """What goes wrong with one request."""
 
     kind: str
-    """refused, lost, error, error after (the effect), garbage; items (not all are carried out), items after"""
+    """refused, lost, error, error after (the effect), garbage; items (not all are carried out), items after;
+    body (carried out, and answered with other bytes)"""
     code: str = "ThrottlingError"
     status: int = 400
     spare: Callable[[int], bool] = lambda position: False
     """items: which positions are carried out all the same"""
+    body: bytes = b""
 
 
 class AnswerError(Exception):
@@ -113,6 +115,8 @@ class FakeDynamoDB:
                 raise ReadTimeoutError(endpoint_url=URL)
             if trouble and kind == "error after":
                 return _response(500, {"__type": "InternalServerError", "message": "trouble"})
+            if trouble and kind == "body":
+                return AWSResponse(URL, trouble.status, {"x-amzn-requestid": "fake"}, _Raw(trouble.body))
             if kind == "garbage":
                 return AWSResponse(URL, 200, {}, _Raw(json.dumps(answer).encode()[:-9]))
             return _response(200, answer)

@@ -12,6 +12,8 @@ from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 from botocore.config import Config
 
 from common.idempotency import BulkIdempotency, Claims
+from oncestream.transport import Pending
+from oncestream.transport.boto3 import Boto3Transport
 from tests.unit.fake_dynamodb import Clock, FakeDynamoDB, Item, Trouble
 
 TABLE = "claims"
@@ -24,8 +26,22 @@ CLIENT = boto3.client(
     aws_access_key_id="test",
     aws_secret_access_key="test",
     endpoint_url="https://dynamodb.test",
-    config=Config(parameter_validation=False, retries={"total_max_attempts": 1}),
+    # With one connection there is one request at a time, in the thread of the test.
+    config=Config(parameter_validation=False, retries={"total_max_attempts": 1}, max_pool_connections=1),
 )
+
+
+class Slow:
+    """A transport whose answers count as here only when ``here`` says so."""
+
+    def __init__(self, here: Callable[[], bool]) -> None:
+        self._at_once = Boto3Transport(CLIENT, threads=1)
+        self._here = here
+
+    def send(self, operation: str, request: dict[str, Any]) -> Pending:
+        sent = self._at_once.send(operation, request)
+        sent.done = self._here  # type: ignore[method-assign]
+        return sent
 
 
 def config(**changes: Any) -> IdempotencyConfig:

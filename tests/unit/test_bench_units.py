@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import botocore.session
 import pytest
-from botocore.awsrequest import AWSResponse
 
-from bench.meter import Meter
+from bench.meter import counts
 from bench.units import Cost, cost
 
 SMALL = {"id": {"S": "key"}, "expiration": {"N": "1700000000"}}
@@ -70,38 +68,15 @@ def test_an_unknown_operation_is_not_counted_as_free() -> None:
         cost("Query", "{}")
 
 
-def _client(meter: Meter) -> Any:
-    session = botocore.session.Session()
-    session.set_credentials("test", "test")
-    session.register("before-send.dynamodb", meter._before_send)
-    # Answers in place of the network, after the meter has seen the request.
-    answer = AWSResponse("http://nowhere", 200, {}, None)
-    answer._content = b"{}"
-    session.get_component("event_emitter").register_last("before-send.dynamodb", lambda **_: answer)
-    return session.create_client("dynamodb", region_name="us-east-1", endpoint_url="http://nowhere")
-
-
-def test_meter_counts_requests() -> None:
-    meter = Meter()
-    client = _client(meter)
-
-    client.put_item(TableName="t", Item=SMALL)
-    client.batch_write_item(RequestItems={"t": [{"PutRequest": {"Item": SMALL}}] * 2})
-    client.get_item(TableName="t", Key={"id": {"S": "key"}})
-
-    assert meter.counts() == {
+def test_requests_are_counted_and_priced() -> None:
+    requests = [
+        ("PutItem", {"TableName": "t", "Item": SMALL}),
+        ("BatchWriteItem", {"RequestItems": {"t": [{"PutRequest": {"Item": SMALL}}] * 2}}),
+        ("GetItem", {"TableName": "t", "Key": {"id": {"S": "key"}}}),
+    ]
+    assert counts((operation, json.dumps(body)) for operation, body in requests) == {
         "calls": 3,
         "write_units": 3.0,
         "read_units": 0.5,
         "operations": {"PutItem": 1, "BatchWriteItem": 1, "GetItem": 1},
     }
-
-
-def test_meter_begins_anew_after_a_reset() -> None:
-    meter = Meter()
-    client = _client(meter)
-    client.put_item(TableName="t", Item=SMALL)
-
-    meter.reset()
-
-    assert meter.counts()["calls"] == 0

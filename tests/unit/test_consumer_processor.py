@@ -240,6 +240,22 @@ def test_what_there_is_no_time_for_is_not_begun_and_reported() -> None:
     assert "not begun" in str(world.processor.results[2].error)
 
 
+@pytest.mark.parametrize("step", ["store", "complete"])
+def test_a_defect_at_any_step_leaves_no_claim(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+
+    def defect(*_: Any, **__: Any) -> None:
+        raise AttributeError("a defect")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.sink if step == "store" else world.idempotency, step, defect)
+        with pytest.raises(AttributeError, match="a defect"):
+            world.deliver(message("a"), message("b"))
+    assert world.idempotency.mine == set()
+    assert world.deliver(message("a"), message("b")) == []
+    assert world.sink.rows.keys() == {"a", "b"}
+
+
 def test_after_a_failure_the_rest_of_the_batch_is_not_tried() -> None:
     world = World(slice_records=1)
     world.sink.down = True

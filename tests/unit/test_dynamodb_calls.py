@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
 from common.dynamodb import Calls, Fault, Request
 
-CLIENT = boto3.client("dynamodb", region_name="eu-central-1")
 KEYS = [str(number) for number in range(10)]
 
 
 class Wire:
-    """Stands in LeanDynamoDB's place and writes down what happens, in order."""
+    """A transport that writes down what happens, in order."""
 
     def __init__(self, *, here: bool = False) -> None:
         self.log: list[str] = []
@@ -24,7 +22,7 @@ class Wire:
         self.most = 0
         self.here = here
 
-    def begin(self, operation: str, body: dict[str, Any]) -> Call:
+    def send(self, operation: str, body: dict[str, Any]) -> Call:
         if body["key"] == "unsendable":
             raise EndpointConnectionError(endpoint_url="http://x")
         self.log.append(f"sent {body['key']}")
@@ -38,11 +36,10 @@ class Call:
         self._wire = wire
         self._key = key
 
-    @property
-    def is_here(self) -> bool:
+    def done(self) -> bool:
         return self._wire.here
 
-    def answer(self) -> dict[str, Any]:
+    def result(self) -> dict[str, Any]:
         self._wire.under_way -= 1
         self._wire.log.append(f"answered {self._key}")
         if self._key == "unanswered":
@@ -51,9 +48,7 @@ class Call:
 
 
 def calls(wire: Wire, in_flight: int, clock: Any = lambda: 0.0) -> Calls:
-    made = Calls(CLIENT, in_flight, clock=clock)
-    made._dynamodb = wire  # type: ignore[assignment]  # it stands in
-    return made
+    return Calls(wire, in_flight, clock=clock)
 
 
 def request(key: str) -> Request:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from common.dynamodb import Calls
 from common.idempotency import Claims
-from common.lean import Call
 from tests.unit.fake_dynamodb import Clock, FakeDynamoDB, Trouble
 from tests.unit.idempotency_world import (
     CLIENT,
@@ -25,6 +24,7 @@ from tests.unit.idempotency_world import (
     REFUSED,
     TABLE,
     THROTTLED,
+    Slow,
     World,
     config,
     hashed,
@@ -397,18 +397,17 @@ class TestAnIterator:
 
     @pytest.mark.parametrize("known_after", [200, 10_000])
     def test_is_collected_while_the_first_answer_may_change_what_is_asked(
-        self, world: World, monkeypatch: pytest.MonkeyPatch, known_after: int
+        self, world: World, known_after: int
     ) -> None:
         sent_when_asked: list[int] = []
-        is_here = property(lambda call: len(sent_when_asked) > known_after)
-        monkeypatch.setattr(Call, "is_here", is_here)
+        slow = Slow(lambda: len(sent_when_asked) > known_after)
 
         def keys() -> Iterator[str]:
             for key in ids(1000):
                 sent_when_asked.append(len(world.dynamodb.requests))
                 yield key
 
-        claims = world.store(in_flight=40).claim(keys(), MINUTE)
+        claims = world.store(in_flight=40, transport=slow).claim(keys(), MINUTE)
         assert claims == nothing_but(claimed=set(ids(1000)))
         assert world.dynamodb.operations() == ["BatchExecuteStatement"] * 40
         assert sent_when_asked[:200] == [0] * 25 + [1] * 175
@@ -435,13 +434,11 @@ class TestARedeliveredBatch:
         operations = world.dynamodb.operations()
         assert operations == ["BatchExecuteStatement"] + ["BatchGetItem"] * 10
 
-    def test_is_known_by_its_first_keys_however_far_dynamodb_is(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_is_known_by_its_first_keys_however_far_dynamodb_is(self, world: World) -> None:
         self.completed(world, ids(1000))
         asked: list[str] = []
-        monkeypatch.setattr(Call, "is_here", property(lambda call: len(asked) > 600))
-        claims = world.store(in_flight=40).claim((asked.append(key) or key for key in ids(1000)), MINUTE)
+        store = world.store(in_flight=40, transport=Slow(lambda: len(asked) > 600))
+        claims = store.claim((asked.append(key) or key for key in ids(1000)), MINUTE)
         assert claims == nothing_but(completed=set(ids(1000)))
         assert world.dynamodb.operations() == ["BatchExecuteStatement"] + ["BatchGetItem"] * 10
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -389,3 +389,94 @@ class TestClaimsThatMayHaveBeenWritten:
         with pytest.raises(TransientError):
             world.store().claim(["a"], MINUTE)
         assert world.dynamodb.items == {}
+
+
+NO_ANSWERS = [
+    Trouble("body", status=503, body=b'"Service Unavailable"'),
+    *[
+        Trouble("body", status=200, body=body)
+        for body in (
+            b"null",
+            b"[1]",
+            b"{}",
+            b'{"Responses": []}',
+            b'{"Responses": {}}',
+            b'{"Responses": [1, 2, 3]}',
+            b'{"Responses": [{"Error": "no"}, {}, {}]}',
+            b'{"Responses": [{"Error": {"Code": "DuplicateItem", "Item": 1}}, {}, {}]}',
+            b'{"Responses": {"claims": [1]}}',
+            b'{"Responses": {}, "UnprocessedKeys": {"claims": 1}}',
+            b'{"UnprocessedItems": 1}',
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize("trouble", NO_ANSWERS, ids=lambda trouble: trouble.body.decode())
+class TestWhatIsNoAnswer:
+    """It counts as one that was lost: the request may have had its effect, and is repeated."""
+
+    KEYS = ("a", "b", "c")
+
+    @pytest.mark.parametrize("operation", ["BatchExecuteStatement", "BatchGetItem", "BatchWriteItem"])
+    def test_changes_nothing_when_the_next_is_one(
+        self, world: World, trouble: Trouble, operation: str
+    ) -> None:
+        if operation == "BatchGetItem" and trouble.body == b'{"Responses": {}}':
+            pytest.skip("is an answer: there are no such items")
+        world.dynamodb.returns_duplicates = False
+        world.put("done", "COMPLETED")
+        world.dynamodb.trouble = trouble_with(operation, trouble)
+        store = world.store()
+        claims = store.claim([*self.KEYS, "done"], MINUTE)
+        assert claims == nothing_but(claimed=set(self.KEYS), completed={"done"})
+        assert store.complete(claims.claimed) == frozenset()
+        assert {world.status(key) for key in self.KEYS} == {"COMPLETED"}
+
+    def test_to_every_claim_is_the_worlds_fault_and_leaves_no_claim(
+        self, world: World, trouble: Trouble
+    ) -> None:
+        world.dynamodb.trouble = only("BatchExecuteStatement", trouble=trouble, first_statement="INSERT")
+        with pytest.raises(TransientError, match="nothing could be claimed in idempotency table claims"):
+            world.store().claim(self.KEYS, MINUTE)
+        assert world.dynamodb.items == {}
+
+    def test_to_every_completion_is_reported(self, world: World, trouble: Trouble) -> None:
+        store = world.store()
+        store.claim(self.KEYS, MINUTE)
+        world.dynamodb.trouble = trouble_with("BatchWriteItem", trouble, times=Calls.attempts)
+        assert store.complete(self.KEYS) == frozenset(self.KEYS)
+
+    def test_to_every_release_is_reported_and_not_raised(self, world: World, trouble: Trouble) -> None:
+        store = world.store()
+        store.claim(self.KEYS, MINUTE)
+        world.dynamodb.trouble = only("BatchExecuteStatement", trouble=trouble, first_statement="DELETE")
+        assert store.release(self.KEYS) == frozenset(self.KEYS)
+
+
+class TestADefectWhileClaiming:
+    @pytest.mark.parametrize("in_flight", [1, 4])
+    def test_leaves_no_claim(self, world: World, in_flight: int) -> None:
+        def keys() -> Iterator[str]:
+            yield from ids(60)
+            raise RuntimeError("a defect")
+
+        world.put("record-3", "COMPLETED")
+        world.put("record-4", owner="other")
+        store = world.store(in_flight=in_flight)
+        with pytest.raises(RuntimeError, match="a defect"):
+            store.claim(keys(), MINUTE)
+        statuses = {key: world.status(key) for key in ids(60) if world.status(key)}
+        assert statuses == {"record-3": "COMPLETED", "record-4": "INPROGRESS"}
+
+    def test_leaves_what_cannot_be_deleted_to_the_next_claim(self, world: World) -> None:
+        def keys() -> Iterator[str]:
+            yield from ids(30)
+            raise RuntimeError("a defect")
+
+        world.dynamodb.trouble = only("BatchExecuteStatement", trouble=REFUSED, first_statement="DELETE")
+        store = world.store()
+        with pytest.raises(RuntimeError, match="a defect"):
+            store.claim(keys(), MINUTE)
+        world.dynamodb.trouble = troubles()
+        assert store.claim(ids(30), MINUTE) == nothing_but(claimed=set(ids(30)))
