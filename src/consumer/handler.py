@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 
 from common import clients
 from common.database import Database
-from common.errors import PermanentError
+from common.events import require_records
 from common.idempotency import BulkIdempotency
 from common.observability import logger, metrics, tracer
 from common.settings import ConsumerSettings
@@ -23,7 +23,6 @@ from consumer.report import report
 from consumer.sink import PostgresSink
 
 if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
 KEY_PREFIX = "records"
@@ -35,8 +34,12 @@ GARBAGE_THRESHOLD = 100_000
 @logger.inject_lambda_context
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
-def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailureResponse:
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """Settle a batch of a Kinesis stream. The answer names the records that Lambda has to deliver again.
+
+    Of a tumbling window nothing is needed, but an answer without ``state`` counts as a failure
+    (docs.aws.amazon.com/lambda/latest/dg/services-kinesis-windows.html): it is handed back as it came. A window's
+    last invocation may have no records.
 
     Raises
     ------
@@ -45,21 +48,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     pydantic.ValidationError
         The function's environment is wrong; the message names the variable.
     """
-    _require_kinesis(event)
+    state = {"state": event.get("state") or {}} if isinstance(event, dict) and "window" in event else {}
+    if state and not event.get("Records"):
+        return {"batchItemFailures": [], **state}
+    require_records(event, "aws:kinesis")
     processor = _processor()
     answer = process_partial_response(event, decode, processor, context)
     report(processor.results)
-    return answer
-
-
-def _require_kinesis(event: dict[str, Any]) -> None:
-    records = event.get("Records") if isinstance(event, dict) else None
-    if not isinstance(records, list) or not records:
-        raise PermanentError('not an event of a Kinesis stream: it has no list "Records"')
-    for record in records:
-        source = record.get("eventSource") if isinstance(record, dict) else None
-        if source != "aws:kinesis":
-            raise PermanentError(f"not an event of a Kinesis stream: a record's eventSource is {source!r}")
+    return {**answer, **state}
 
 
 @cache

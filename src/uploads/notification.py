@@ -1,6 +1,7 @@
 """S3 event notifications, read into what they say. Pure.
 
-The structure: docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+S3 sends them itself (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html) or by
+EventBridge (docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html), where keys are not URL-encoded.
 """
 
 from __future__ import annotations
@@ -50,6 +51,22 @@ class _Entity(BaseModel):
     object: _Object
 
 
+class _EventBridgeObject(BaseModel):
+    key: Annotated[str, Field(min_length=1)]
+    etag: Annotated[str, Field(min_length=1)]
+    version_id: Annotated[str | None, Field(alias="version-id")] = None
+    size: NonNegativeInt = 0
+
+
+class _EventBridgeDetail(BaseModel):
+    bucket: _Bucket
+    object: _EventBridgeObject
+
+
+class _EventBridge(BaseModel):
+    detail: _EventBridgeDetail
+
+
 class _Source(BaseModel):
     event_source: Annotated[Literal["aws:s3"], Field(alias="eventSource")]
     event_name: Annotated[str, Field(alias="eventName")]
@@ -63,6 +80,8 @@ def read(event: Any, bucket: str) -> list[ObjectCreated | PassedOver]:
     """What the event's records say about the objects of ``bucket``, in their order. Never raises."""
     if isinstance(event, dict) and event.get("Event") == "s3:TestEvent":
         return [PassedOver("S3 only tests whether it may notify", refused=False)]
+    if isinstance(event, dict) and "detail-type" in event:
+        return [_read_eventbridge(event, bucket)]
     records = event.get("Records") if isinstance(event, dict) else None
     if not isinstance(records, list) or not records:
         return [PassedOver("not an S3 notification: no records", refused=True)]
@@ -77,16 +96,39 @@ def _read(record: Any, bucket: str) -> ObjectCreated | PassedOver:
             return PassedOver(f"event {source.event_name!r}, not ObjectCreated", refused=True)
         entity = _Created.model_validate(record).s3
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, fault["loc"]))
-        return PassedOver(f"not an S3 notification: {where}: {fault['msg']}", refused=True)
+        return _not_understood(error)
     try:
         key = unquote_plus(entity.object.key, errors="strict")
     except UnicodeDecodeError:
         return PassedOver("the key is not UTF-8", refused=True, key=entity.object.key)
-    if entity.bucket.name != bucket:
-        return PassedOver(f"bucket {entity.bucket.name!r}, not {bucket!r}", refused=True, key=key)
-    if key.endswith("/") and entity.object.size == 0:
+    return _created(entity.bucket.name, key, entity.object, bucket)
+
+
+def _read_eventbridge(event: dict[str, Any], bucket: str) -> ObjectCreated | PassedOver:
+    kind, source = event["detail-type"], event.get("source")
+    if (kind, source) != ("Object Created", "aws.s3"):
+        return PassedOver(
+            f"{kind!r} of {source!r} by EventBridge, not 'Object Created' of 'aws.s3'", refused=True
+        )
+    try:
+        detail = _EventBridge.model_validate(event).detail
+    except ValidationError as error:
+        return _not_understood(error)
+    return _created(detail.bucket.name, detail.object.key, detail.object, bucket)
+
+
+def _created(
+    found: str, key: str, described: _Object | _EventBridgeObject, bucket: str
+) -> ObjectCreated | PassedOver:
+    if found != bucket:
+        return PassedOver(f"bucket {found!r}, not {bucket!r}", refused=True, key=key)
+    if key.endswith("/") and described.size == 0:
         return PassedOver("a folder marker", refused=False, key=key)
-    etag = entity.object.etag.strip('"')
-    return ObjectCreated(bucket, key, f'"{etag}"', entity.object.version_id or None, entity.object.size)
+    etag = described.etag.strip('"')
+    return ObjectCreated(bucket, key, f'"{etag}"', described.version_id or None, described.size)
+
+
+def _not_understood(error: ValidationError) -> PassedOver:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(map(str, fault["loc"]))
+    return PassedOver(f"not an S3 notification: {where}: {fault['msg']}", refused=True)

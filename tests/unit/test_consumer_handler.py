@@ -175,3 +175,19 @@ def test_importing_the_function_opens_nothing_and_leaves_the_parsers_models_out(
         check=False,
     )
     assert (run.stdout, run.returncode) == ("False\n", 0), run.stderr
+
+
+def test_of_a_tumbling_window_the_state_is_handed_back_as_it_came(
+    world: tuple[FakeIdempotency, FakeSink], capsys: pytest.CaptureFixture[str]
+) -> None:
+    window = {
+        "window": {"start": "2020-12-09T07:04:00Z", "end": "2020-12-09T07:06:00Z"},
+        "shardId": "shardId-000000000006",
+        "isFinalInvokeForWindow": False,
+    }
+    event = stream_event(message("a")) | window | {"state": {"1": 282}}
+    assert invoke(event, capsys)[0] == {"batchItemFailures": [], "state": {"1": 282}}
+    last = window | {"Records": [], "state": {"1": 282}, "isFinalInvokeForWindow": True}
+    assert invoke(last, capsys)[0] == {"batchItemFailures": [], "state": {"1": 282}}
+    assert invoke(stream_event(message("b")) | window, capsys)[0] == {"batchItemFailures": [], "state": {}}
+    assert "state" not in invoke(stream_event(message("c")), capsys)[0]

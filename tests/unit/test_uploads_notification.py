@@ -86,3 +86,63 @@ def test_a_key_that_is_not_utf8_is_refused() -> None:
 def test_one_refused_record_leaves_the_others() -> None:
     good, bad = s3_record("a.csv", "e", 1), s3_record("a.csv", "e", 1, bucket="other")
     assert [type(each) for each in read({"Records": [bad, good]}, BUCKET)] == [PassedOver, ObjectCreated]
+
+
+def by_eventbridge(key: str = "a b/ü+%25.csv", **changes: Any) -> dict[str, Any]:
+    """As docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html shows it."""
+    return {
+        "version": "0",
+        "id": "17793124-05d4-b198-2fde-7ededc63b103",
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "account": "111122223333",
+        "time": "2021-11-12T00:00:00Z",
+        "region": "ca-central-1",
+        "resources": [f"arn:aws:s3:::{BUCKET}"],
+        "detail": {
+            "version": "0",
+            "bucket": {"name": BUCKET},
+            "object": {
+                "key": key,
+                "size": 5,
+                "etag": "e1",
+                "version-id": "v1",
+                "sequencer": "617f08299329d189",
+            },
+            "request-id": "N4N7GDK58NMKJ12R",
+            "requester": "123456789012",
+            "reason": "PutObject",
+        },
+    } | changes
+
+
+def test_an_object_created_event_by_eventbridge_is_taken_and_its_key_is_not_encoded() -> None:
+    assert read(by_eventbridge(), BUCKET) == [ObjectCreated(BUCKET, "a b/ü+%25.csv", '"e1"', "v1", 5)]
+
+
+@pytest.mark.parametrize(
+    ("event", "reason"),
+    [
+        (
+            by_eventbridge(**{"detail-type": "Object Deleted"}),
+            "'Object Deleted' of 'aws.s3' by EventBridge, not",
+        ),
+        (by_eventbridge(source="aws.ec2"), "'Object Created' of 'aws.ec2' by EventBridge, not"),
+        (by_eventbridge(detail={"bucket": {"name": BUCKET}}), "detail.object: Field required"),
+        (
+            by_eventbridge(detail=by_eventbridge()["detail"] | {"bucket": {"name": "other"}}),
+            f"bucket 'other', not '{BUCKET}'",
+        ),
+    ],
+)
+def test_any_other_event_by_eventbridge_is_refused_with_the_reason(event: Any, reason: str) -> None:
+    (passed,) = read(event, BUCKET)
+    assert isinstance(passed, PassedOver)
+    assert passed.refused
+    assert reason in passed.reason
+
+
+def test_a_folder_marker_by_eventbridge_is_ignored() -> None:
+    event = by_eventbridge("a/")
+    event["detail"]["object"]["size"] = 0
+    assert read(event, BUCKET) == [PassedOver("a folder marker", refused=False, key="a/")]
