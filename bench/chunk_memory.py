@@ -32,12 +32,13 @@ FLIGHT = {
 
 
 class Repeated:
-    """A file: a beginning, then a part again and again. Any range of it is made on request."""
+    """A file: a beginning, then a part again and again, and an end. Any range of it is made on request."""
 
-    def __init__(self, beginning: bytes, part: bytes, size: int) -> None:
+    def __init__(self, beginning: bytes, part: bytes, size: int, end: bytes = b"") -> None:
         self.beginning = beginning
         self.part = part
-        self.size = len(beginning) + max(1, size // len(part)) * len(part)
+        self.end = end
+        self.size = len(beginning) + max(1, size // len(part)) * len(part) + len(end)
 
     def get_object(self, *, Range: str, **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
         """A range, as S3 answers it."""
@@ -46,7 +47,8 @@ class Repeated:
         first = max(0, start - len(self.beginning)) % len(self.part)
         wanted = last + 1 - start - len(data)
         data += (self.part * (2 + wanted // len(self.part)))[first : first + wanted]
-        return {"Body": io.BytesIO(data)}
+        beyond = last + 1 - (self.size - len(self.end))
+        return {"Body": io.BytesIO(data[: len(data) - beyond] + self.end[:beyond] if beyond > 0 else data)}
 
 
 def _lines(line: bytes) -> bytes:
@@ -56,6 +58,11 @@ def _lines(line: bytes) -> bytes:
 
 def _flight_lines(**more: str) -> bytes:
     return _lines(json.dumps(FLIGHT | more).encode())
+
+
+def _elements() -> bytes:
+    """About a mebibyte of elements of an array."""
+    return _flight_lines(text="x" * 4000).replace(b"}\n", b"},\n")
 
 
 def make(name: str, size: int) -> tuple[Repeated, dict[str, Any]]:
@@ -72,12 +79,21 @@ def make(name: str, size: int) -> tuple[Repeated, dict[str, Any]]:
             csv,
             lambda: _lines(",".join(map(str, FLIGHT.values())).encode()),
         ),
+        "4kb-elements.json": (b"[", {"format": "json"}, _elements),
+        "4kb-elements.json.gz": (
+            gzip.compress(b"["),
+            {"format": "json", "gzip": True},
+            lambda: gzip.compress(_elements()),
+        ),
+        "blank-lines.ndjson.gz": (b"", {"gzip": True}, lambda: gzip.compress(b"\n" * MEBIBYTE)),
         "quoted.csv": (b"id,text\n", csv, lambda: _lines(b'17,"two\nlines, and a ""quote"""')),
     }
     beginning, about, part = files[name]
     repeated = part()
+    ends = {"4kb-elements.json": b"{}]", "4kb-elements.json.gz": gzip.compress(b"{}]")}
     # A gzip file may be its members, one after the other; each is a mebibyte.
-    return Repeated(beginning, repeated, size * len(repeated) // MEBIBYTE if "gzip" in about else size), about
+    stored = size * len(repeated) // MEBIBYTE if "gzip" in about else size
+    return Repeated(beginning, repeated, stored, ends.get(name, b"")), about
 
 
 FILES = (
@@ -87,6 +103,9 @@ FILES = (
     "bad-lines.ndjson",
     "flights.ndjson",
     "flights.csv",
+    "4kb-elements.json",
+    "4kb-elements.json.gz",
+    "blank-lines.ndjson.gz",
     "quoted.csv",
 )
 

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
-Format = Literal["ndjson", "csv"]
+Format = Literal["ndjson", "csv", "json"]
+"""ndjson: a JSON object a line. csv: a row an object, after a header. json: one array, or documents one after the
+other, each element or document a record, wherever its lines end."""
+
+Delimiter = Literal[",", ";", "\t", "|"]
+"""What separates the fields of a CSV file."""
+
+MAX_OPEN_BYTES = 64 * 1024 * 1024
+"""A row or an element that is not over after so many bytes lacks a closing mark, as far as anybody can tell. It is
+the fault of the file from there on: nobody reads the rest of it again and again for one record."""
+
 _Text = Annotated[str, Field(min_length=1)]
 
 
@@ -56,6 +66,7 @@ class ChunkJob(BaseModel):
       one.
     - csv: every cut is the beginning of a record (``uploads.csv_cuts`` says how they are found), so a chunk
       is complete in itself, but for the header: the file's first record, which lies in chunk 0.
+    - json: one chunk.
     - read the object with ``IfMatch: etag``, and with its version where there is one: what is read is then
       what was planned.
     """
@@ -78,6 +89,8 @@ class ChunkJob(BaseModel):
     gzip: bool = False
     id_field: _Text | None = None
     key_field: _Text | None = None
+    delimiter: Delimiter | None = None
+    """Of a CSV file; None: a comma. (So that a job of most files is one that the release before reads, too.)"""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -127,7 +140,7 @@ class ChunkCount(BaseModel):
     file_lines: NonNegativeInt
     """Lines that begin in this chunk, as an editor numbers them: with the blank ones, the header, and each
     line of a CSV record that spans several. The sum over the chunks before turns a chunk's line number (which
-    counts in the same way, from 1) into the file's."""
+    counts in the same way, from 1) into the file's. Of a json file, whose elements need not be lines: its elements."""
     published_at: AwareDatetime
 
     @model_validator(mode="after")

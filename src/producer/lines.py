@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from common.errors import PermanentError
 from common.record import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = MAX_RECORD_BYTES
 """A longer line cannot become a record. It is counted and measured, and never held in memory."""
+
+MAX_MEASURED_BYTES = 2 * 1024 * 1024 * 1024
+"""A line that has not ended by then is not measured to its end: to read on would take longer than an invocation has,
+each time anew."""
 
 KEPT_BYTES = 64 * 1024
 """How much of a line that is too long is kept, for the person who looks into it."""
@@ -31,19 +36,35 @@ class FileLine(NamedTuple):
     """Quotation marks among the bytes that were not kept: a CSV reader must know whether one is open."""
 
 
-def split_lines(blocks: Iterable[bytes], *, start: int = 0, end: int | None = None) -> Iterator[FileLine]:
+def split_lines(
+    blocks: Iterable[bytes],
+    *,
+    start: int = 0,
+    end: int | None = None,
+    every_empty: bool = True,
+    max_bytes: int = MAX_MEASURED_BYTES,
+) -> Iterator[FileLine]:
     """The lines that begin in ``[start, end)``, each whole; ``end=None`` means to the end of the file.
 
     ``blocks`` begin with the byte *before* ``start`` (but with byte 0 for ``start=0``): it tells whether a
     line begins at ``start``. They are read past ``end`` as far as the last line goes, and no further. A
     last line without LF is a line; nothing after a final LF is none.
+
+    Without ``every_empty`` empty lines are counted, and only the last of a block is yielded, so that its reader sees
+    how far the file is read: a gigabyte of them takes seconds, and not minutes.
+
+    Raises
+    ------
+    PermanentError
+        A line has not ended after ``max_bytes``. The lines before it have been yielded.
     """
     skipping = start > 0  # what the first LF ends belongs to the chunk before
     number = 0
     offset = start - 1 if skipping else 0
-    line = _Unfinished()
+    line = UnfinishedLine()
     for block in blocks:
         *whole, rest = block.split(b"\n")
+        passed_over = False
         for piece in whole:
             if skipping or line.length or len(piece) > MAX_LINE_BYTES:
                 line.add(piece)
@@ -52,22 +73,37 @@ def split_lines(blocks: Iterable[bytes], *, start: int = 0, end: int | None = No
                     number += 1
                     yield line.finished(number, offset)
                 skipping = False
-                line = _Unfinished()
-            else:  # the usual line, which lies in one block
+                line = UnfinishedLine()
+                passed_over = False
+            elif piece or every_empty:  # the usual line, which lies in one block
                 length = len(piece)
                 number += 1
+                passed_over = False
                 yield FileLine(number, offset, piece, length)
+            else:
+                length = 0
+                number += 1
+                passed_over = True
             offset += length + 1
             if end is not None and offset >= end:
-                return
+                break
+        if passed_over:
+            yield FileLine(number, offset - 1, b"", 0)
+        if end is not None and whole and offset >= end:
+            return
         line.add(rest)
+        if line.length > max_bytes:
+            raise PermanentError(
+                f"the line that begins at byte {offset} is not over after {max_bytes} bytes: is the file text, with an"
+                " end to its lines?"
+            )
         if skipping and end is not None and offset + line.length >= end:
             return  # inside one long line, which began before this chunk and ends after it
     if line.length and not skipping:
         yield line.finished(number + 1, offset)
 
 
-class _Unfinished:
+class UnfinishedLine:
     """A line whose end has not been seen. Holds at most ``MAX_LINE_BYTES`` and one block."""
 
     def __init__(self) -> None:
@@ -76,6 +112,7 @@ class _Unfinished:
         self._unkept_quotes = 0
 
     def add(self, piece: bytes) -> None:
+        """More of it."""
         self.length += len(piece)
         if piece:
             self._parts.append(piece)
@@ -85,4 +122,5 @@ class _Unfinished:
             self._unkept_quotes += data.count(b'"', KEPT_BYTES)
 
     def finished(self, number: int, offset: int) -> FileLine:
+        """It ends here."""
         return FileLine(number, offset, b"".join(self._parts), self.length, self._unkept_quotes)

@@ -30,7 +30,7 @@ from producer.lines import KEPT_BYTES, MAX_LINE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from common.chunk_job import ChunkJob
+    from common.chunk_job import ChunkJob, Delimiter
     from producer.csv_rows import CsvRow
     from producer.lines import FileLine
 
@@ -48,20 +48,22 @@ class Rows:
         self._chunk = job.chunk
         self._id_field = job.id_field
         self._key_field = job.key_field
+        self._delimiter: Delimiter = job.delimiter or ","
         self._names_fields = bool(job.id_field or job.key_field)
         self.published = published
         """Records made so far, with those of earlier deliveries."""
         self.rejected = rejected
         """Rejected lines made so far, with those of earlier deliveries."""
 
-    def ndjson(self, lines: Iterable[FileLine]) -> Iterator[Entry]:
-        """One entry for each line that is not blank."""
+    def ndjson(self, lines: Iterable[FileLine]) -> Iterator[Entry | None]:
+        """One entry for each line that is not blank; None for one that is."""
         for line in lines:
             data = line.data.removeprefix(BOM) if line.offset == 0 else line.data
             if line.length > MAX_LINE_BYTES:
                 yield self._too_long(line.number, line.offset, data, line.length)
                 continue
             if not data.strip(_JSON_BLANKS):
+                yield None
                 continue
             data = data.removesuffix(b"\r")
             try:
@@ -71,8 +73,8 @@ class Rows:
             else:
                 yield entry
 
-    def csv(self, lines: Iterable[FileLine], header: CsvRow) -> Iterator[Entry]:
-        """One entry for each row after the header.
+    def csv(self, lines: Iterable[FileLine], header: CsvRow) -> Iterator[Entry | None]:
+        """One entry for each row after the header; None for the header and for an empty line.
 
         Raises
         ------
@@ -80,8 +82,9 @@ class Rows:
             The header is none that rows can be read by. Nothing has been yielded.
         """
         names = column_names(header)
-        for row in csv_rows(lines):
-            if row.offset <= header.offset:
+        for row in csv_rows(lines, self._delimiter):
+            if row.offset <= header.offset or row.is_empty:
+                yield None
                 continue
             if row.length > MAX_LINE_BYTES:
                 yield self._too_long(row.number, row.offset, row.raw, row.length)

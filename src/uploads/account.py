@@ -72,6 +72,12 @@ class Account:
     chunks_planned: int | None
     chunks_published: int
     registered_at: str
+    """A file that was put again has the time of the first. So have the next four: what it is loaded as."""
+    format: str | None
+    delimiter: str | None
+    """Of a CSV file: ``,`` ``;`` ``|`` or a tab."""
+    id_field: str | None
+    key_field: str | None
     moved_at: str
     """When anything last moved, as far as was looked."""
     chunks: tuple[ChunkAccount, ...]
@@ -139,6 +145,10 @@ def account(
         chunks_planned=upload.chunks,
         chunks_published=len(counts),
         registered_at=upload.registered_at.isoformat(),
+        format=upload.format,
+        delimiter=(upload.delimiter or ",") if upload.format == "csv" else None,
+        id_field=upload.id_field,
+        key_field=upload.key_field,
         moved_at=moved_at.isoformat(),
         chunks=chunks,
     )

@@ -1,4 +1,4 @@
-"""The queue of chunk jobs."""
+"""Chunk jobs, and their queue."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from itertools import batched
 from typing import TYPE_CHECKING
 
+from common.chunk_job import ChunkJob, job_id
 from common.errors import TransientError
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_sqs import SQSClient
 
-    from common.chunk_job import ChunkJob
+    from uploads.upload import Upload
 
 ENTRIES_A_CALL = 10
 """docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html. Ten jobs are far
@@ -23,6 +24,35 @@ below its limit of bytes: the longest key (1,024 bytes) and the largest metadata
 _ATTEMPTS = 6
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
+
+
+def job_of(upload: Upload, chunk: int, start: int, end: int | None) -> ChunkJob:
+    """The job of a chunk: bytes ``start`` to ``end`` of the object. The same whenever it is asked for.
+
+    Raises
+    ------
+    ValueError
+        The upload failed because its format is not known: it has no chunks.
+    """
+    if upload.format is None:
+        raise ValueError("an upload of unknown format has no chunks")
+    return ChunkJob(
+        job=job_id(upload.upload, chunk),
+        upload=upload.upload,
+        bucket=upload.bucket,
+        key=upload.key,
+        version_id=upload.version_id,
+        etag=upload.etag,
+        chunk=chunk,
+        start=start,
+        end=None if upload.gzip else end,
+        size=upload.size,
+        format=upload.format,
+        gzip=upload.gzip,
+        id_field=upload.id_field,
+        key_field=upload.key_field,
+        delimiter=upload.delimiter,
+    )
 
 
 class ChunkQueue:

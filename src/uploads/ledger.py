@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from common.chunk_job import ChunkCount, ChunkFailure
 from common.errors import TransientError
+from uploads.csv_cuts import Place
 from uploads.upload import UPLOAD_ITEM, Upload
 
 if TYPE_CHECKING:
@@ -48,11 +49,22 @@ class Plan(BaseModel):
     """Of a CSV file: where chunks but the first begin, as far as the search has come."""
     complete: bool = False
     """Whether it has come to the end."""
+    searched: Place | None = None
+    """How far it has come. None: it has not begun, or a release that did not note it has come to the last cut."""
+
+    @property
+    def place(self) -> Place:
+        """Where the search goes on."""
+        last = self.cuts[-1] if self.cuts else 0
+        return self.searched or Place(position=last, cut=last)
 
     def to_item(self, upload: str) -> dict[str, AttributeValueTypeDef]:
         """The ledger's item."""
         serialize = TypeSerializer().serialize
-        fields = self.model_dump() | {"upload": upload, "item": PLAN_ITEM, "cuts": list(self.cuts)}
+        fields = self.model_dump(exclude={"searched"}) | {"upload": upload, "item": PLAN_ITEM}
+        fields["cuts"] = list(self.cuts)
+        if self.searched:
+            fields["searched"] = list(self.searched)
         return {name: serialize(value) for name, value in fields.items()}
 
     @classmethod

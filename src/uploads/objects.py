@@ -46,6 +46,14 @@ class Objects:
         """
         return _call(self._client.head_object, **_content(upload), **_version(upload))
 
+    def beginning(self, upload: Upload, size: int) -> bytes:
+        """The first ``size`` bytes, or all if there are no more.
+
+        Raises as :meth:`blocks` does.
+        """
+        end = min(size, upload.size)
+        return self._block(upload, 0, end) if end else b""
+
     def blocks(self, upload: Upload, start: int) -> Iterator[bytes]:
         """The bytes from ``start`` to the end, in blocks that fit into memory.
 

@@ -20,12 +20,12 @@ from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import 
 )
 
 from common import clients
-from common.chunk_job import ChunkJob, job_id
-from common.errors import TransientError
+from common.errors import PermanentError, TransientError
+from common.events import require_records
 from common.observability import CHUNK_JOBS_SENT, UPLOADS_FAILED, logger, metrics, tracer
 from common.settings import PlanSettings
 from uploads.csv_cuts import CsvCuts
-from uploads.jobs import ChunkQueue
+from uploads.jobs import ChunkQueue, job_of
 from uploads.ledger import Ledger, Plan
 from uploads.objects import ObjectGoneError, Objects
 from uploads.upload import UPLOAD_ITEM, Upload
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from common.chunk_job import ChunkJob
 
 MAX_CHUNKS = 10_000
 """A file that would have more gets larger chunks: so the plan fits into one item (400 KB) and the account of
@@ -96,7 +98,7 @@ class Planner:
             return []
         # -(-a // b) is a / b rounded up.
         plan = self._ledger.open_plan(upload.upload, max(self._chunk_bytes, -(-upload.size // MAX_CHUNKS)))
-        if upload.gzip or upload.size <= plan.chunk_bytes:
+        if upload.gzip or upload.format == "json" or upload.size <= plan.chunk_bytes:
             return [0]
         if upload.format == "ndjson":
             return list(range(0, upload.size, plan.chunk_bytes))
@@ -106,15 +108,17 @@ class Planner:
         cuts = list(plan.cuts)
         if plan.complete:
             return cuts
-        start = cuts[-1] if cuts else 0
-        search = CsvCuts(plan.chunk_bytes, start)
-        for block in self._objects.blocks(upload, start):
+        search = CsvCuts(plan.chunk_bytes, plan.place, upload.delimiter or ",")
+        for block in self._objects.blocks(upload, search.place.position):
             if time_is_short():
-                self._ledger.save_plan(upload.upload, plan.model_copy(update={"cuts": tuple(cuts)}))
+                found = {"cuts": tuple(cuts), "searched": search.place}
+                self._ledger.save_plan(upload.upload, plan.model_copy(update=found))
                 raise TransientError(
-                    f"the time ran short after {len(cuts)} cuts; the search goes on from there"
+                    f"the time ran short at byte {search.place.position}; the search goes on from there"
                 )
             cuts += search.feed(block)
+            if search.over:
+                break
         self._ledger.save_plan(upload.upload, plan.model_copy(update={"cuts": tuple(cuts), "complete": True}))
         return cuts
 
@@ -122,34 +126,28 @@ class Planner:
 def jobs(upload: Upload, starts: list[int]) -> Iterator[ChunkJob]:
     """The chunk jobs of an upload whose chunks begin at ``starts``."""
     ends = [*starts, upload.size][1:]
-    if upload.format is None:
-        raise ValueError("an upload of unknown format has no chunks")
     for chunk, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        yield ChunkJob(
-            job=job_id(upload.upload, chunk),
-            upload=upload.upload,
-            bucket=upload.bucket,
-            key=upload.key,
-            version_id=upload.version_id,
-            etag=upload.etag,
-            chunk=chunk,
-            start=start,
-            end=None if upload.gzip else end,
-            size=upload.size,
-            format=upload.format,
-            gzip=upload.gzip,
-            id_field=upload.id_field,
-            key_field=upload.key_field,
-        )
+        yield job_of(upload, chunk, start, end)
 
 
 def inserted_upload(record: DynamoDBRecord) -> str | None:
-    """The id of the upload whose INSERT this is, or None: anything else in the ledger is not for plan."""
-    keys = record.dynamodb.keys if record.dynamodb else {}
+    """The id of the upload whose INSERT this is, or None: anything else in the ledger is not for plan.
+
+    Raises
+    ------
+    PermanentError
+        The record is not the ledger's: its keys are others. It is not passed over in silence. Whoever has wired plan to
+        another table hears of it, and the record is kept as any that fails.
+    """
+    keys = (record.dynamodb.keys if record.dynamodb else None) or {}
+    if set(keys) != {"upload", "item"} or not all(isinstance(key, str) for key in keys.values()):
+        raise PermanentError(
+            f"not a record of the ledger: its keys are {', '.join(sorted(keys)) or 'none'}, and not item, upload;"
+            f" it comes from {record.event_source_arn}"
+        )
     if record.event_name != DynamoDBRecordEventName.INSERT or keys.get("item") != UPLOAD_ITEM:
         return None
-    upload = keys.get("upload")
-    return str(upload) if upload else None
+    return str(keys["upload"])
 
 
 @cache
@@ -170,9 +168,10 @@ def _planner() -> Planner:
 
 @tracer.capture_method(capture_response=False)
 def _plan_record(record: DynamoDBRecord, lambda_context: LambdaContext) -> None:
-    upload = inserted_upload(record)
+    upload = None
     sent = 0
     try:
+        upload = inserted_upload(record)
         if upload is None:
             logger.info(
                 "Ignored",
@@ -197,6 +196,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
 
     That all fail is no error of the function: bisecting the batch would not help, as each is retried by
     itself.
+
+    Raises
+    ------
+    PermanentError
+        The event is not one of a DynamoDB stream.
     """
+    require_records(event, "aws:dynamodb")
     processor = BatchProcessor(EventType.DynamoDBStreams, raise_on_entire_batch_failure=False)
     return process_partial_response(event, _plan_record, processor, context)

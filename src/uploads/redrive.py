@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from pg8000.exceptions import DatabaseError
 
-from common.chunk_job import ChunkCount, ChunkJob, job_id
+from common.chunk_job import job_id
 from common.database import Database, describe
 from common.errors import TransientError
+from uploads.jobs import job_of
 
 if TYPE_CHECKING:
     from uploads.ledger import Entry, Ledger
-    from uploads.upload import Upload
 
 PAGE_BYTES = 3_000_000
 """Of messages in one answer. Lambda's answers have 6 MB at most, and base64 makes four bytes of three."""
@@ -117,7 +117,7 @@ class Redrive:
             if entry is None or count is None:
                 unknown.append(job_id(named, chunk))
                 continue
-            found.append(_job(entry.upload, count).to_json())
+            found.append(job_of(entry.upload, chunk, count.start, count.end).to_json())
             marks.append((_MARK_CHUNK, {"upload": named, "chunk": chunk}))
         self._run(marks)
         return {"jobs": found, "unknown": unknown, "next": rows[-1][0] if rows else None}
@@ -134,25 +134,3 @@ class Redrive:
         except DatabaseError as error:
             raise TransientError(f"Postgres does not answer this: {describe(error)}") from error
         return rows
-
-
-def _job(upload: Upload, count: ChunkCount) -> ChunkJob:
-    """The job of a chunk that was published once: the same as plan's."""
-    if upload.format is None:
-        raise ValueError("an upload of unknown format has no chunks")
-    return ChunkJob(
-        job=job_id(upload.upload, count.chunk),
-        upload=upload.upload,
-        bucket=upload.bucket,
-        key=upload.key,
-        version_id=upload.version_id,
-        etag=upload.etag,
-        chunk=count.chunk,
-        start=count.start,
-        end=count.end,
-        size=upload.size,
-        format=upload.format,
-        gzip=upload.gzip,
-        id_field=upload.id_field,
-        key_field=upload.key_field,
-    )

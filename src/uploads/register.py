@@ -26,10 +26,11 @@ from common.observability import (
     tracer,
 )
 from common.settings import RegisterSettings
+from uploads import contents
 from uploads.ledger import Ledger
 from uploads.notification import ObjectCreated, PassedOver, read
 from uploads.objects import ObjectGoneError, Objects
-from uploads.upload import Upload, format_of, named_field, upload_id
+from uploads.upload import Upload, delimiter_of, format_of, named_field, upload_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,9 +103,9 @@ class Register:
             logger.info("Inserted", **about)
             return
         outcome.duplicates.append(upload.upload)
-        if upload.failed is None and (there.id_field, there.key_field) != (upload.id_field, upload.key_field):
+        if upload.failed is None and _named(there) != _named(upload):
             # The same content, so the same upload: its lines have been given their ids already.
-            about["named_before"] = {"id_field": there.id_field, "key_field": there.key_field}
+            about["named_before"] = _named(there)
         logger.info("Duplicate skipped", **about)
 
     def _describe(self, notified: ObjectCreated) -> Upload:
@@ -120,23 +121,40 @@ class Register:
         )
         try:
             head = self._objects.head(upload)
+            upload = upload.model_copy(update={"size": head["ContentLength"]})
+            return self._look(upload, head)
         except ObjectGoneError as gone:
             return upload.model_copy(update={"failed": f"{gone}, and it was not registered before"})
-        try:
-            return upload.model_copy(update=_of(upload.key, head))
         except PermanentError as unknown:
-            return upload.model_copy(update={"size": head["ContentLength"], "failed": str(unknown)})
+            return upload.model_copy(update={"failed": str(unknown)})
+
+    def _look(self, upload: Upload, head: HeadObjectOutputTypeDef) -> Upload:
+        """The upload with what its name, its metadata and its first bytes say.
+
+        Raises
+        ------
+        PermanentError
+            It cannot be loaded as it is; the message says what to do.
+        """
+        content_type, metadata = head.get("ContentType", ""), head["Metadata"]
+        known, gzip = format_of(upload.key, content_type, head.get("ContentEncoding", ""))
+        delimiter, is_chosen = delimiter_of(known, upload.key, content_type, metadata)
+        named: dict[str, Any] = {
+            "gzip": gzip,
+            "delimiter": delimiter,
+            "id_field": named_field(metadata, "id-field"),
+            "key_field": named_field(metadata, "key-field"),
+        }
+        stored = self._objects.beginning(upload, contents.LOOKED_AT_BYTES)
+        beginning = contents.Beginning(stored, is_all=len(stored) == upload.size)
+        named["format"] = contents.look(
+            beginning, known, gzip=gzip, delimiter=None if is_chosen else delimiter or ","
+        )
+        return upload.model_copy(update=named)
 
 
-def _of(key: str, head: HeadObjectOutputTypeDef) -> dict[str, Any]:
-    known, gzip = format_of(key, head.get("ContentType", ""), head.get("ContentEncoding", ""))
-    return {
-        "size": head["ContentLength"],
-        "format": known,
-        "gzip": gzip,
-        "id_field": named_field(head["Metadata"], "id-field"),
-        "key_field": named_field(head["Metadata"], "key-field"),
-    }
+def _named(upload: Upload) -> dict[str, Any]:
+    return upload.model_dump(include={"id_field", "key_field", "delimiter"})
 
 
 def _pass_over(passed: PassedOver, outcome: Outcome) -> None:

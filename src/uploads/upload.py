@@ -1,4 +1,4 @@
-"""What an upload is: its id, its format, the fields its metadata names."""
+"""What an upload is: its id, its format, and what its metadata names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt
 
-from common.chunk_job import Format
+from common.chunk_job import Delimiter, Format
 from common.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -23,15 +23,24 @@ if TYPE_CHECKING:
 UPLOAD_ITEM = "upload"
 """The ledger's sort key for the upload itself."""
 
-_EXTENSIONS: dict[str, Format] = {".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "ndjson", ".csv": "csv"}
+_EXTENSIONS: dict[str, Format] = {
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+}
 _CONTENT_TYPES: dict[str, Format] = {
     "application/x-ndjson": "ndjson",
     "application/ndjson": "ndjson",
     "application/jsonl": "ndjson",
     "application/x-jsonlines": "ndjson",
-    "application/json": "ndjson",
+    "application/json": "json",
     "text/csv": "csv",
+    "text/tab-separated-values": "csv",
 }
+DELIMITERS: dict[str, Delimiter] = {",": ",", ";": ";", "tab": "\t", "|": "|"}
+"""What the metadata ``delimiter`` may say. A tab has a name: a header loses the blanks at its ends."""
 
 
 class Upload(BaseModel):
@@ -52,6 +61,8 @@ class Upload(BaseModel):
     gzip: bool = False
     id_field: str | None = None
     key_field: str | None = None
+    delimiter: Delimiter | None = None
+    """Of a CSV file; None: a comma."""
     registered_at: AwareDatetime
     chunks: NonNegativeInt | None = None
     """How many chunks there are, once every chunk job has been sent."""
@@ -89,6 +100,8 @@ def upload_id(bucket: str, key: str, etag: str) -> str:
 def format_of(key: str, content_type: str = "", content_encoding: str = "") -> tuple[Format, bool]:
     """The format of a file and whether it is gzipped: by the key's extension, or else by the content type.
 
+    ``json`` may turn out to be NDJSON: :func:`uploads.contents.look` decides.
+
     Raises
     ------
     PermanentError
@@ -99,21 +112,50 @@ def format_of(key: str, content_type: str = "", content_encoding: str = "") -> t
     if encodings - {"gzip"}:
         raise PermanentError(f"content encoding {content_encoding!r} is not known: plain or gzip")
     name = key.rpartition("/")[2].lower()
-    stem = name.removesuffix(".gz")
-    media_type = content_type.partition(";")[0].strip().lower()
-    known = _EXTENSIONS.get(stem[stem.rfind(".") :]) if "." in stem else None
-    known = known or _CONTENT_TYPES.get(media_type)
+    known = _EXTENSIONS.get(_extension(key)) or _CONTENT_TYPES.get(_media_type(content_type))
     if known is None:
         raise PermanentError(
             f"format not known: neither by the extension ({', '.join(_EXTENSIONS)}, each also with .gz)"
             f" nor by the content type {content_type!r}"
         )
-    return known, stem != name or "gzip" in encodings
+    return known, name.endswith(".gz") or "gzip" in encodings
 
 
-def field_metadata(id_field: str | None, key_field: str | None) -> dict[str, str]:
-    """The S3 object metadata that names an upload's fields; ``named_field`` reads it."""
-    named = {"id-field": id_field, "key-field": key_field}
+def delimiter_of(
+    known: Format, key: str, content_type: str, metadata: Mapping[str, str]
+) -> tuple[Delimiter | None, bool]:
+    """What separates the fields of a CSV file (None: a comma), and whether the metadata says so.
+
+    Without the metadata ``delimiter`` it is a tab for ``.tsv`` (or ``text/tab-separated-values``), or else a comma.
+
+    Raises
+    ------
+    PermanentError
+        The metadata names none that is known, or the file is no CSV.
+    """
+    named = metadata.get("delimiter")
+    if named is None:
+        of_tabs = _extension(key) == ".tsv" or (
+            _extension(key) not in _EXTENSIONS and _media_type(content_type) == "text/tab-separated-values"
+        )
+        return ("\t" if of_tabs else None), False
+    if known != "csv":
+        raise PermanentError(
+            f"the object's metadata names a delimiter, {named!r}, and only a CSV file has one"
+        )
+    if named not in DELIMITERS:
+        raise PermanentError(
+            f"the object's metadata names {named!r} as the delimiter; it may be {' '.join(map(repr, DELIMITERS))}"
+        )
+    delimiter = DELIMITERS[named]
+    return (None if delimiter == "," else delimiter), True
+
+
+def field_metadata(
+    id_field: str | None, key_field: str | None, delimiter: str | None = None
+) -> dict[str, str]:
+    """The S3 object metadata that names an upload's fields; ``named_field`` and ``delimiter_of`` read it."""
+    named = {"id-field": id_field, "key-field": key_field, "delimiter": delimiter}
     return {name: _encoded(field) for name, field in named.items() if field is not None}
 
 
@@ -127,9 +169,11 @@ def named_field(metadata: Mapping[str, str], name: str) -> str | None:
     Raises
     ------
     PermanentError
-        The entry cannot be decoded.
+        The entry is empty, or cannot be decoded.
     """
-    value = metadata.get(name, "")
+    value = metadata.get(name)
+    if value is None:
+        return None
     try:
         words = decode_header(value)
         text = "".join(
@@ -139,7 +183,19 @@ def named_field(metadata: Mapping[str, str], name: str) -> str | None:
         raise PermanentError(f"the object's metadata {name} cannot be decoded: {value!r}") from error
     if value.strip() and not text.strip():  # decode_header passes over what is no base64
         raise PermanentError(f"the object's metadata {name} cannot be decoded: {value!r}")
-    return text or None
+    if not text:
+        raise PermanentError(f"the object's metadata {name} is empty: name a field, or leave it out")
+    return text
+
+
+def _extension(key: str) -> str:
+    """The extension of the unpacked file, with its dot and in small letters; empty without one."""
+    stem = key.rpartition("/")[2].lower().removesuffix(".gz")
+    return stem[stem.rfind(".") :] if "." in stem else ""
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _encoded(field: str) -> str:

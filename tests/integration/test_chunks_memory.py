@@ -23,6 +23,8 @@ GROWTH_MIB = 80
         ("one-line.ndjson", 1024, 1),
         ("bad-lines.ndjson", 256, 383),
         ("flights.csv", 4, 47_660),
+        ("4kb-elements.json", 192, 46_273),
+        ("4kb-elements.json.gz", 192, 46_273),
     ],
 )
 def test_a_file_of_any_size_takes_the_memory_of_a_small_one(file: str, mebibytes: int, lines: int) -> None:

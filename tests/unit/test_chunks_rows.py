@@ -21,10 +21,9 @@ def entries_of(data: bytes, job: ChunkJob | None = None, **changes: Any) -> list
     job = job or job_of(data, **changes)
     rows = Rows(job)
     lines = split_lines([data])
-    if job.format == "ndjson":
-        entries = list(rows.ndjson(lines))
-    else:
-        entries = list(rows.csv(lines, next(csv_rows(split_lines([data])))))
+    header = next(csv_rows(split_lines([data]))) if job.format == "csv" else None
+    found = rows.csv(lines, header) if header else rows.ndjson(lines)
+    entries = [entry for entry in found if entry]
     assert len(entries) == rows.published + rows.rejected
     return entries
 

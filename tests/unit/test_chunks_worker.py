@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -17,8 +19,11 @@ from hypothesis import strategies as st
 from common.chunk_job import ChunkCount, ChunkFailure, ChunkJob
 from common.errors import PermanentError, TransientError
 from common.record import Record, RejectedLine
+from producer import chunk_worker, object_bytes, rows
 from producer.chunk_ledger import ChunkLedger
 from producer.chunk_worker import ChunkWorker
+from producer.csv_rows import csv_rows
+from producer.gunzip import gunzip
 from producer.publish import Publisher
 from tests.unit.chunk_files import ETAG, UPLOAD, FakeS3, client_error, job_of
 from uploads.csv_cuts import CsvCuts
@@ -93,6 +98,11 @@ class World:
 
     def _sleep(self, seconds: float) -> None:
         self.time += seconds
+
+    def invocation(self, seconds: float) -> Callable[[], float]:
+        """What is left of one that begins now."""
+        ends = self.time + seconds
+        return lambda: ends - self.time
 
     def work(self, job: ChunkJob, seconds: float = 60.0) -> ChunkCount:
         return self.worker.work(job, lambda: seconds)
@@ -361,3 +371,143 @@ def test_a_record_on_the_stream_is_what_the_consumer_reads() -> None:
             "upload": {"id": UPLOAD, "chunk": 0, "line": 1},
         }
     ]
+
+
+JSON = b"\xef\xbb\xbf[\n" + b",\n".join(b'{"n": %d}' % number for number in range(6_000)) + b', "bad"\n]\n'
+DOCUMENTS = b'{\n"n": 0}\n{"n": 1}{"n": 2}\n[]'
+
+
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_each_element_of_an_array_is_a_record_and_its_number_is_its_line(gzipped: bool) -> None:
+    data = gzip.compress(JSON) if gzipped else JSON
+    world = World(data)
+    count = world.work(job_of(data, format="json", gzip=gzipped))
+    assert (count.lines, count.published, count.rejected, count.file_lines) == (6_001, 6_000, 1, 6_001)
+    for number, record in enumerate(world.records):
+        assert json.loads(record.payload_json) == {"n": number}
+        assert record.id == f"{UPLOAD}:{JSON.index(b'{"n": %d}' % number)}"
+        assert record.upload
+        assert record.upload.line == number + 1
+    (bad,) = world.rejected
+    assert (bad.rejected.raw, bad.upload.line) == (b'"bad"', 6_001)
+
+
+def test_documents_of_several_lines_are_records() -> None:
+    world = World(DOCUMENTS)
+    count = world.work(job_of(DOCUMENTS, format="json"))
+    assert [json.loads(record.payload_json) for record in world.records] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert world.records[0].payload_json == '{\n"n": 0}', "byte for byte"
+    assert [line.rejected.raw for line in world.rejected] == [b"[]"]
+    assert (count.lines, count.file_lines) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "changes"),
+    [
+        (JSON, {"format": "json"}),
+        (gzip.compress(JSON), {"format": "json", "gzip": True}),
+        (JSON[5 : JSON.index(b', "bad"')].replace(b",\n", b" "), {"format": "json"}),
+        (CSV.replace(b",", b";"), {"format": "csv", "delimiter": ";"}),
+    ],
+)
+def test_what_takes_longer_than_an_invocation_goes_on_behind_an_element_or_row(
+    data: bytes, changes: dict[str, Any]
+) -> None:
+    test_a_chunk_that_takes_longer_than_an_invocation_goes_on_where_it_was(data, changes)
+
+
+def test_damage_in_a_json_file_fails_it_there_and_nothing_is_published_twice() -> None:
+    data = JSON.replace(b',\n{"n": 5000}', b'\n{"n": 5000}')
+    world = World(data)
+    job = job_of(data, format="json")
+    for _ in range(2):
+        with pytest.raises(
+            PermanentError, match=r"damaged at byte .*, behind element 5000: a comma or the end"
+        ):
+            world.work(job)
+        assert [json.loads(record.payload_json)["n"] for record in world.records] == list(range(5_000))
+    assert world.failure
+    assert str(data.index(b'{"n": 5000}')) in world.failure.failed
+
+
+@pytest.mark.parametrize(
+    ("known", "blank"),
+    [("ndjson", b"\n"), ("ndjson", b"\r\n"), ("ndjson", b"  \n"), ("csv", b"\n"), ("csv", b"\r\n")],
+)
+def test_blank_lines_are_looked_at_by_the_clock_and_gone_on_behind(
+    known: str, blank: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for size in ("SEGMENT_BYTES", "BLOCK_BYTES"):
+        monkeypatch.setattr(object_bytes, size, 8192)
+    empty = blank * (250_000 // len(blank))
+    first, second = (b'{"n": "1"}\n', b'{"n": "2"}\n') if known == "ndjson" else (b"n\n1\n", b"2\n")
+    data = first + empty + second
+    world = World(data)
+    job = job_of(data, format=known)
+    get_object = world.s3.get_object
+
+    def slow(**request: Any) -> dict[str, Any]:
+        world.time += 4.0
+        return get_object(**request)
+
+    monkeypatch.setattr(world.s3, "get_object", slow)
+    count, ends = None, []
+    while count is None and len(ends) < 20:
+        left = world.invocation(60.0)
+        with suppress(TransientError):
+            count = world.worker.work(job, left)
+        ends.append(left())
+    assert len(ends) > 2
+    assert min(ends) > -5, "nothing is begun after an invocation's time"
+    assert count
+    assert (count.lines, count.file_lines) == (2, data.count(b"\n"))
+    assert [json.loads(record.payload_json)["n"] for record in world.records] == ["1", "2"]
+
+
+def test_a_packed_file_that_takes_an_invocation_to_unpack_as_far_as_it_is_published_fails_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = gzip.compress(b'{"n": 1}\n' + b"\n" * 20_000_000)
+    world = World(data)
+    job = job_of(data, gzip=True)
+
+    def slow(blocks: Iterable[bytes]) -> Iterator[bytes]:
+        for block in gunzip(blocks):
+            world.time += 1.0
+            yield block
+
+    monkeypatch.setattr(chunk_worker, "gunzip", slow)
+    with pytest.raises(TransientError, match="the time ran out"):
+        world.worker.work(job, world.invocation(200.0))
+    with pytest.raises(
+        PermanentError, match=r"to unpack the file as far as it is published, .* load it unpacked"
+    ):
+        world.worker.work(job, world.invocation(90.0))
+    assert world.failure
+    assert len(world.kinesis.data) == 1
+
+
+def test_a_csv_row_that_is_never_over_fails_the_chunk_and_what_comes_before_is_loaded_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rows, "csv_rows", partial(csv_rows, max_open_bytes=100_000))
+    data = (
+        b"n,text\n" + b"".join(b"%d,x\n" % number for number in range(3_000)) + b'9,"' + b"open\n" * 100_000
+    )
+    world = World(data)
+    job = job_of(data, format="csv")
+    for _ in range(2):
+        with pytest.raises(
+            PermanentError, match=r"\(line 3002 of its chunk\) is not over after 100000 bytes: a quot"
+        ):
+            world.work(job)
+        assert len(world.kinesis.data) == 3_000
+    assert world.failure
+
+
+def test_a_csv_file_whose_header_does_not_begin_is_not_searched_to_its_end() -> None:
+    data = b"\n" * 3_000_000
+    world = World(data)
+    with pytest.raises(PermanentError, match="the CSV header does not begin in the file's first 65536 bytes"):
+        world.work(job_of(data, format="csv"))
+    assert world.s3.ranges[-1][1] < 1_000_000

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.errors import PermanentError
 from producer.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine, split_lines
 
 
@@ -134,3 +135,37 @@ def test_a_line_without_an_end_takes_no_memory_of_its_own() -> None:
     tracemalloc.stop()
     assert (line.length, len(line.data)) == (256 * 1024**2, KEPT_BYTES)
     assert peak < 4 * 1024**2
+
+
+@given(
+    lines=st.lists(st.sampled_from([b"", b"", b"a", b" ", b"\r"]), max_size=40),
+    size=st.integers(1, 20),
+    start=st.integers(0, 20),
+    length=st.integers(1, 40),
+)
+def test_without_every_empty_line_the_others_and_the_count_are_the_same(
+    lines: list[bytes], size: int, start: int, length: int
+) -> None:
+    data = b"\n".join(lines)
+    if start > len(data):
+        return
+    whole = lines_of(data, start, start + length, size)
+    sparse = list(split_lines(blocks(data, size, start), start=start, end=start + length, every_empty=False))
+    assert [line for line in sparse if line.data] == [line for line in whole if line.data]
+    assert set(sparse) <= set(whole)
+    assert sparse[-1:] == whole[-1:], "so that the lines of a chunk are counted to the last"
+
+
+def test_a_gigabyte_of_empty_lines_shows_its_reader_how_far_it_is_and_no_more() -> None:
+    seen = list(split_lines([b"\n" * 1000] * 50, every_empty=False))
+    assert [line.number for line in seen] == list(range(1000, 50_001, 1000))
+
+
+def test_a_line_that_does_not_end_is_not_read_to_the_end_of_the_file() -> None:
+    read = iter([b"a\nb\n", *[b"x" * 10] * 1000])
+    found: list[bytes] = []
+    lines = (found.append(line.data) for line in split_lines(read, max_bytes=100))
+    with pytest.raises(PermanentError, match="the line that begins at byte 4 is not over after 100 bytes"):
+        list(lines)
+    assert found == [b"a", b"b"]
+    assert len(list(read)) == 989

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.chunk_job import Delimiter
 from common.errors import PermanentError
 from common.json_text import BOM
 from producer.csv_rows import CsvRow, column_names, csv_rows
@@ -21,7 +22,7 @@ from uploads.csv_cuts import CsvCuts
 def rows_of(data: bytes, start: int = 0, end: int | None = None, size: int = 64 * 1024) -> list[CsvRow]:
     begin = max(start - 1, 0)
     blocks: Iterator[bytes] = (data[place : place + size] for place in range(begin, len(data), size))
-    return list(csv_rows(split_lines(blocks, start=start, end=end)))
+    return [row for row in csv_rows(split_lines(blocks, start=start, end=end)) if not row.is_empty]
 
 
 @pytest.mark.parametrize(
@@ -170,3 +171,28 @@ def test_a_column_without_a_name_is_named_by_its_place(header: bytes, names: lis
 def test_a_header_that_names_no_columns_is_an_error_of_the_whole_file(header: bytes, reason: str) -> None:
     with pytest.raises(PermanentError, match=f"^{reason}"):
         column_names(rows_of(header)[0])
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_fields_are_separated_by_the_delimiter_of_the_file(delimiter: Delimiter) -> None:
+    mark = delimiter.encode()
+    data = b'a,1%bb\n"x%b""y"%bc\n"z"w%bd\n"two\nlines"%b5" disk\n'.replace(b"%b", mark)
+    rows = list(csv_rows(split_lines([data]), delimiter))
+    assert [(row.fields, row.fault) for row in rows] == [
+        (["a,1", "b"], ""),
+        ([f'x{delimiter}"y', "c"], ""),
+        ([], "text after the closing quotation mark of a field"),
+        (["two\nlines", '5" disk'], ""),
+    ]
+
+
+def test_a_row_that_is_not_over_is_not_read_to_the_end_of_the_file() -> None:
+    lines = split_lines([b'a,b\n1,"two\nlines"\n3,"open\n' + b"x,y\n" * 1000])
+    found: list[list[str]] = []
+    rows = (found.append(row.fields) for row in csv_rows(lines, max_open_bytes=100))
+    with pytest.raises(
+        PermanentError, match=r"begins at byte 18 \(line 4 of its chunk\) is not over after 100"
+    ):
+        list(rows)
+    assert found == [["a", "b"], ["1", "two\nlines"]]
+    assert len(list(lines)) > 900

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -237,3 +238,14 @@ def test_an_upload_is_stuck_as_soon_as_one_of_its_chunks_has_failed(known: Entry
 def test_a_chunk_that_failed_and_was_published_after_all_has_not_failed() -> None:
     made = of(entry(*BOTH, failures=(GONE,)), {0: Rows(9, 1), 1: Rows(5)})
     assert (made.state, made.reason) == ("done", None)
+
+
+def test_the_account_says_as_what_the_file_was_registered() -> None:
+    made = of(entry(*BOTH), {})
+    assert (made.format, made.delimiter, made.id_field, made.key_field) == ("csv", ",", None, None)
+    upload = entry(*BOTH).upload.model_copy(update={"format": "ndjson", "id_field": "id", "key_field": "k"})
+    shown = of(replace(entry(*BOTH), upload=upload), {}).to_json()
+    names = ("format", "delimiter", "id_field", "key_field")
+    assert [shown[name] for name in names] == ["ndjson", None, "id", "k"]
+    tabs = replace(entry(*BOTH), upload=upload.model_copy(update={"format": "csv", "delimiter": "\t"}))
+    assert of(tabs, {}).delimiter == "\t"

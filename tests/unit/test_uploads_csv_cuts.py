@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploads.csv_cuts import CsvCuts
+from common.chunk_job import Delimiter
+from uploads.csv_cuts import CsvCuts, Place
 
 
 def beginnings(data: bytes) -> list[int]:
@@ -28,7 +29,7 @@ def beginnings(data: bytes) -> list[int]:
 
 
 def cuts(data: bytes, chunk_bytes: int, block_bytes: int = 1000, start: int = 0) -> list[int]:
-    scan = CsvCuts(chunk_bytes, start)
+    scan = CsvCuts(chunk_bytes, Place(position=start, cut=start))
     blocks = [data[at : at + block_bytes] for at in range(start, len(data), block_bytes)]
     return [cut for block in blocks for cut in scan.feed(block)]
 
@@ -89,3 +90,59 @@ def test_chunks_are_as_large_as_asked_and_little_larger() -> None:
     assert found
     assert all(1024 <= size < 1024 + len(row) for size in sizes)
     assert list(accumulate(sizes)) == found
+
+
+@given(data=csv_bytes, chunk_bytes=st.integers(1, 20), block_bytes=st.integers(1, 20))
+def test_the_search_can_stop_behind_any_block_and_go_on(
+    data: bytes, chunk_bytes: int, block_bytes: int
+) -> None:
+    found: list[int] = []
+    place = Place()
+    while place.position < len(data):
+        scan = CsvCuts(chunk_bytes, place)
+        found += scan.feed(data[place.position : place.position + block_bytes])
+        place = scan.place
+    assert found == cuts(data, chunk_bytes, block_bytes)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_a_mark_opens_a_field_behind_the_delimiter_of_the_file_and_no_other(delimiter: Delimiter) -> None:
+    data = b'a,"b%b"c\nd"%be\nf\ng\n' % (delimiter.encode(), delimiter.encode())
+    wanted = [cut for cut in range(len(data)) if data[cut:].startswith((b"f", b"g"))]
+    # `"c ... d"` is one quoted field; with commas the mark in `a,"b` would have opened one.
+    scan = CsvCuts(1, delimiter=delimiter)
+    assert scan.feed(data) == wanted
+
+
+def test_one_row_of_nothing_but_commas_is_read_in_linear_time() -> None:
+    """Counted in steps of the search, and not in seconds: a step a field would be a million."""
+    scan = CsvCuts(1000)
+    steps = 0
+    advance = scan._advance
+
+    def counted(block: bytes, place: int) -> int:
+        nonlocal steps
+        steps += 1
+        return advance(block, place)
+
+    scan._advance = counted  # type: ignore[method-assign]
+    for _ in range(100):
+        assert scan.feed(b"," * 10_000) == []
+    assert steps <= 101
+    assert scan.feed(b"\nnext\n") == [1_000_001]
+
+
+def test_a_field_that_is_never_closed_ends_the_search() -> None:
+    scan = CsvCuts(5, max_open_bytes=100)
+    assert scan.feed(b'a,b\nc,"d') == [4] or not scan.over
+    for fed in range(10, 200, 10):
+        scan.feed(b"x\n" * 5)
+        assert scan.over is (fed > 91)
+
+
+def test_a_field_that_is_closed_in_time_does_not_end_it() -> None:
+    scan = CsvCuts(5, max_open_bytes=100)
+    for _ in range(50):
+        scan.feed(b'"x\nyyyyyyyyyyyyyyy')
+        assert not scan.over
+        scan.feed(b'",z\n')

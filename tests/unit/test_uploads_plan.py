@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 
 from common import clients
 from common.chunk_job import ChunkJob
-from common.errors import TransientError
+from common.errors import PermanentError, TransientError
 from common.settings import ChunksSettings, PlanSettings, RegisterSettings, ReportSettings, Settings
 from tests.unit.uploads_aws import (
     BUCKET,
@@ -23,7 +25,9 @@ from tests.unit.uploads_aws import (
 )
 from uploads import objects as objects_module
 from uploads import plan as plan_module
+from uploads.csv_cuts import CsvCuts
 from uploads.jobs import ChunkQueue
+from uploads.ledger import Plan
 from uploads.objects import Objects
 from uploads.plan import Planner, handler, jobs
 from uploads.register import Register
@@ -92,7 +96,7 @@ def test_a_job_says_all_that_the_chunk_needs(aws: Aws) -> None:
 
 
 def test_gzip_is_one_chunk_to_its_end(aws: Aws) -> None:
-    upload = register(aws, "a.csv.gz", b"x" * 100)
+    upload = register(aws, "a.csv.gz", gzip.compress(b"x" * 100))
     planner(aws).plan(upload, never)
     (job,) = aws.jobs()
     assert (job["start"], "end" in job, job["gzip"]) == (0, False, True)
@@ -324,3 +328,98 @@ def test_a_job_is_hidden_for_longer_than_the_function_may_run() -> None:
     resources = template()["Resources"]
     timeout = resources["ChunksFunction"]["Properties"]["Timeout"]
     assert resources["ChunkQueue"]["Properties"]["VisibilityTimeout"] >= timeout
+
+
+def test_a_search_that_finds_no_cut_goes_on_where_it_was(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of nothing but commas: each attempt has the time for one block."""
+    monkeypatch.setattr(objects_module, "BLOCK_BYTES", 16)
+    upload = register(aws, "a.csv", b"a,b\n" + b"," * 200 + b"\nc,d\n")
+    read: list[int] = []
+    objects = Objects(aws.s3)
+    blocks = objects.blocks
+
+    def counted(upload: Upload, start: int) -> Iterator[bytes]:
+        read.append(start)
+        return blocks(upload, start)
+
+    monkeypatch.setattr(objects, "blocks", counted)
+    for _ in range(20):
+        one = Planner(objects, aws.ledger, ChunkQueue(aws.sqs, aws.queue_url), 20, now=lambda: NOW)
+        with suppress(TransientError):
+            one.plan(upload, after(2))
+            break
+    assert read == list(range(0, 209, 32))
+    assert ranges(aws.jobs()) == [(0, 205), (205, 209)]
+
+
+def test_a_search_that_a_release_before_began_goes_on_from_its_last_cut(aws: Aws) -> None:
+    upload = register(aws, "a.csv", CSV)
+    cut = CSV.index(b"2,")
+    aws.ledger.open_plan(upload, 10)
+    aws.ledger.save_plan(upload, Plan(chunk_bytes=10, cuts=(cut,)))
+    assert aws.item(upload, "plan") is not None
+    assert "searched" not in (aws.item(upload, "plan") or {})
+    planner(aws, 10).plan(upload, never)
+    assert [CSV[start:].partition(b",")[0] for start, _ in ranges(aws.jobs())] == [b"id", b"2", b"3"]
+
+
+def test_a_csv_file_with_a_field_that_is_never_closed_is_not_searched_to_its_end(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects_module, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(plan_module, "CsvCuts", partial(CsvCuts, max_open_bytes=64))
+    body = b"a,b\n" * 10 + b'c,"' + b"d\n" * 1000
+    upload = register(aws, "a.csv", body)
+    requests: list[str] = []
+    get_object = aws.s3.get_object
+
+    def counted(**request: Any) -> Any:
+        requests.append(request["Range"])
+        return get_object(**request)
+
+    monkeypatch.setattr(aws.s3, "get_object", counted)
+    planner(aws, 20).plan(upload, never)
+    assert ranges(aws.jobs()) == [(0, 20), (20, 40), (40, len(body))]
+    assert len(requests) < 10
+
+
+def test_a_file_of_other_separators_is_cut_by_them(aws: Aws) -> None:
+    body = b'a;b\n1;"x\ny"\n2;x,"y"\n3;z\n'
+    upload = register(aws, "a.csv", body, Metadata={"delimiter": ";"})
+    planner(aws, 8).plan(upload, never)
+    found = aws.jobs()
+    assert {job["delimiter"] for job in found} == {";"}
+    assert [body[job["start"] :].partition(b";")[0] for job in found] == [b"a", b"2", b"3"]
+
+
+def test_a_json_file_is_one_chunk(aws: Aws) -> None:
+    body = b"[" + b'{"a": 1},\n' * 50 + b"{}]"
+    upload = register(aws, "a.json", body)
+    planner(aws, 20).plan(upload, never)
+    (job,) = aws.jobs()
+    assert (job["format"], job["start"], job["end"]) == ("json", 0, len(body))
+
+
+def test_a_record_of_another_table_is_not_passed_over_in_silence(
+    aws: Aws, invoke: Callable[..., list[str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    upload = register(aws, "a.ndjson", LINE)
+    foreign = stream_record("x", number=7)
+    foreign["dynamodb"]["Keys"] = {"order_id": {"N": "17"}}
+    foreign["eventSourceARN"] = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/1"
+    assert invoke(foreign, stream_record(upload, number=8)) == ["7"]
+    (line,) = [line for line in caplog.records if line.message == "Not planned"]
+    assert line.exc_info
+    assert "its keys are order_id, and not item, upload; it comes from arn:aws:dynamodb" in str(
+        line.exc_info[1]
+    )
+    assert len(aws.jobs()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:No application metrics to publish")
+@pytest.mark.parametrize("source", ["aws:kinesis", "aws:sqs"])
+def test_an_event_of_another_service_is_refused_by_its_name(source: str) -> None:
+    with pytest.raises(
+        PermanentError, match=f"^not an event of a DynamoDB stream: .* eventSource is '{source}'"
+    ):
+        handler({"Records": [{"eventSource": source}]}, Context())

@@ -114,7 +114,7 @@ def test_the_same_content_with_other_fields_is_told(aws: Aws, caplog: pytest.Log
         handle(aws, aws.put("a.ndjson", Metadata={"id-field": "id"}))
     (line,) = caplog.records
     assert line.message == "Duplicate skipped"
-    assert vars(line)["named_before"] == {"id_field": None, "key_field": None}
+    assert vars(line)["named_before"] == {"id_field": None, "key_field": None, "delimiter": None}
 
 
 def test_new_content_under_the_same_key_is_another_upload(aws: Aws) -> None:
@@ -239,3 +239,103 @@ def test_the_handler_reads_its_environment_and_answers_in_json(
         "ignored": [],
         "refused": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("key", "body", "options", "failed"),
+    [
+        ("a.ndjson", b'[{"a": 1}]', {}, "this is a JSON array"),
+        ("a.csv", b"a\tb\n1\t2\n", {}, "its header is one column that holds tabs"),
+        (
+            "a.csv",
+            b"a,b\n",
+            {"Metadata": {"delimiter": "!"}},
+            "names '!' as the delimiter; it may be ',' ';' 'tab' '|'",
+        ),
+        (
+            "a.ndjson",
+            b"{}\n",
+            {"Metadata": {"delimiter": ";"}},
+            "names a delimiter, ';', and only a CSV file has one",
+        ),
+        (
+            "a.csv",
+            b"a,b\n",
+            {"Metadata": {"id-field": ""}},
+            "metadata id-field is empty: name a field, or leave it",
+        ),
+        ("a.csv", b"a,b\n", {"Metadata": {"key-field": ""}}, "metadata key-field is empty"),
+        ("a.csv.gz", b"a,b\n", {}, "it is called gzipped, and is not"),
+        ("a.csv", b"a,b\n", {"ContentEncoding": "gzip"}, "it is called gzipped, and is not"),
+    ],
+)
+def test_a_file_that_would_not_load_fails_at_once_and_says_what_to_do(
+    aws: Aws, key: str, body: bytes, options: dict[str, Any], failed: str
+) -> None:
+    record = aws.put(key, body, **options)
+    outcome = handle(aws, record)
+    assert outcome.failed == outcome.inserted
+    upload = registered(aws, outcome)
+    assert upload.failed is not None
+    assert failed in upload.failed
+    assert upload.size == len(body)
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "delimiter"),
+    [
+        ("a.csv", {}, None),
+        ("a.csv", {"Metadata": {"delimiter": ","}}, None),
+        ("a.csv", {"Metadata": {"delimiter": ";"}}, ";"),
+        ("a.csv", {"Metadata": {"delimiter": "tab"}}, "\t"),
+        ("a.csv", {"Metadata": {"delimiter": "|"}}, "|"),
+        ("a.tsv", {}, "\t"),
+        ("a.tsv", {"Metadata": {"delimiter": ";"}}, ";"),
+        ("a", {"ContentType": "text/tab-separated-values"}, "\t"),
+        ("a.csv", {"ContentType": "text/tab-separated-values"}, None),  # the extension first
+    ],
+)
+def test_what_separates_fields(aws: Aws, key: str, options: dict[str, Any], delimiter: str | None) -> None:
+    upload = registered(aws, handle(aws, aws.put(key, b"a\n1\n", **options)))
+    assert (upload.failed, upload.format, upload.delimiter) == (None, "csv", delimiter)
+
+
+def test_a_json_file_is_what_its_first_bytes_show(aws: Aws) -> None:
+    array = registered(aws, handle(aws, aws.put("a.json", b'[{"a": 1}]')))
+    lines = registered(aws, handle(aws, aws.put("b.json", b'{"a": 1}\n{"a": 2}\n')))
+    assert (array.format, lines.format) == ("json", "ndjson")
+
+
+def test_a_failed_file_put_again_with_its_delimiter_is_registered_anew(aws: Aws) -> None:
+    body = b"a;b\n1;2\n"
+    first = handle(aws, aws.put("a.csv", body))
+    assert first.failed == first.inserted
+    again = handle(aws, aws.put("a.csv", body, Metadata={"delimiter": ";"}))
+    assert (again.inserted, again.failed) == (first.inserted, [])
+
+
+def test_an_object_that_goes_between_two_looks_is_a_failed_upload(aws: Aws) -> None:
+    class Goes(Objects):
+        def beginning(self, upload: Upload, size: int) -> bytes:
+            aws.s3.delete_object(Bucket=BUCKET, Key=upload.key)
+            return super().beginning(upload, size)
+
+    record = aws.put("a.csv")
+    outcome = Register(Goes(aws.s3), aws.ledger, BUCKET, now=lambda: NOW).handle({"Records": [record]})
+    failed = registered(aws, outcome).failed
+    assert failed == "the object is gone, and it was not registered before"
+
+
+def test_an_event_by_eventbridge_registers_the_same_upload(aws: Aws) -> None:
+    record = aws.put("a b.csv")
+    described = record["s3"]["object"]
+    event = {
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "detail": {
+            "bucket": {"name": BUCKET},
+            "object": {"key": "a b.csv", "size": described["size"], "etag": described["eTag"]},
+        },
+    }
+    first = Register(Objects(aws.s3), aws.ledger, BUCKET, now=lambda: NOW).handle(event)
+    assert handle(aws, record) == Outcome(duplicates=first.inserted)

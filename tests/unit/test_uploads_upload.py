@@ -42,7 +42,8 @@ def test_another_bucket_key_or_content_is_another_upload(other: tuple[str, str, 
     [
         ("a.ndjson", "", "", ("ndjson", False)),
         ("a.jsonl", "", "", ("ndjson", False)),
-        ("a.json", "", "", ("ndjson", False)),
+        ("a.json", "", "", ("json", False)),
+        ("a.tsv.gz", "", "", ("csv", True)),
         ("a.csv", "", "", ("csv", False)),
         ("A.CSV", "", "", ("csv", False)),
         ("a.csv.gz", "", "", ("csv", True)),
@@ -51,7 +52,8 @@ def test_another_bucket_key_or_content_is_another_upload(other: tuple[str, str, 
         ("a.csv", "application/json", "", ("csv", False)),  # the extension first
         ("a", "text/csv; charset=utf-8", "", ("csv", False)),
         ("a.gz", "application/x-ndjson", "", ("ndjson", True)),
-        ("a.txt", "Application/JSON", "", ("ndjson", False)),
+        ("a.txt", "Application/JSON", "", ("json", False)),
+        ("a", "text/tab-separated-values", "", ("csv", False)),
         ("a.csv", "", "gzip", ("csv", True)),
         ("a.csv.gz", "", "gzip", ("csv", True)),
         ("a.csv", "", "aws-chunked", ("csv", False)),
@@ -94,7 +96,6 @@ def test_any_field_name_survives_the_metadata(name: str) -> None:
         ("100%", "100%"),
         ("=?UTF-8?Q?caf=C3=A9?=", "café"),  # as other clients, and S3 itself, encode it
         ("=?iso-8859-1?q?caf=E9?=", "café"),
-        ("", None),
     ],
 )
 def test_a_field_named_by_another_client(value: str, name: str | None) -> None:
