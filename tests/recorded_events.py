@@ -75,6 +75,8 @@ class Effect:
     """Item of the ledger → lines published and rejected of that chunk."""
     jobs: int = 0
     """Messages in the queue of chunk jobs."""
+    set_aside: bool = False
+    """Whether there are messages in its dead-letter queue."""
 
 
 @dataclass
@@ -85,6 +87,7 @@ class World:
     database: Any
     name: str = field(default_factory=lambda: f"events-{uuid.uuid4().hex[:12]}")
     queue_url: str = ""
+    dead_letter_queue_url: str = ""
     _versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,7 +104,9 @@ class World:
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         )
         self.ministack.client("kinesis").create_stream(StreamName=self.name, ShardCount=1)
-        self.queue_url = self.ministack.client("sqs").create_queue(QueueName=self.name)["QueueUrl"]
+        sqs = self.ministack.client("sqs")
+        self.queue_url = sqs.create_queue(QueueName=self.name)["QueueUrl"]
+        self.dead_letter_queue_url = sqs.create_queue(QueueName=f"{self.name}-dead-letters")["QueueUrl"]
 
     @property
     def bucket(self) -> str:
@@ -122,6 +127,7 @@ class World:
             "IDEMPOTENCY_TABLE": f"{self.name}-idempotency",
             "UPLOAD_BUCKET": self.bucket,
             "CHUNK_QUEUE_URL": self.queue_url,
+            "CHUNK_DEAD_LETTER_QUEUE_URL": self.dead_letter_queue_url,
         }
 
     def event(self, name: str) -> Any:
@@ -178,9 +184,6 @@ class World:
         bad = {each: line for each in data if (line := RejectedLine.from_bytes(each))}
         ledger = Ledger(self.ministack.client("dynamodb"), self.name)
         entries = [ledger.entry(upload) for upload in ledger.latest(100)]
-        attributes = self.ministack.client("sqs").get_queue_attributes(
-            QueueUrl=self.queue_url, AttributeNames=["ApproximateNumberOfMessages"]
-        )
         return Effect(
             rows=frozenset(self.query("SELECT id FROM records")),
             rejected=tuple(sorted(self.query("SELECT reason FROM rejected_records"))),
@@ -194,12 +197,20 @@ class World:
                 for item in self.ministack.client("dynamodb").scan(TableName=self.name)["Items"]
                 if "published" in item
             },
-            jobs=int(attributes["Attributes"]["ApproximateNumberOfMessages"]),
+            jobs=self._waiting(self.queue_url),
+            set_aside=self._waiting(self.dead_letter_queue_url) > 0,
         )
+
+    def _waiting(self, queue_url: str) -> int:
+        attributes = self.ministack.client("sqs").get_queue_attributes(
+            QueueUrl=queue_url, AttributeNames=["ApproximateNumberOfMessages"]
+        )
+        return int(attributes["Attributes"]["ApproximateNumberOfMessages"])
 
     def remove(self) -> None:
         """Delete what was made."""
         self.ministack.client("kinesis").delete_stream(StreamName=self.name)
-        self.ministack.client("sqs").delete_queue(QueueUrl=self.queue_url)
+        for queue_url in (self.queue_url, self.dead_letter_queue_url):
+            self.ministack.client("sqs").delete_queue(QueueUrl=queue_url)
         for table in (self.name, f"{self.name}-idempotency"):
             self.ministack.client("dynamodb").delete_table(TableName=table)

@@ -95,6 +95,7 @@ class PlanSettings(LedgerSettings):
 class ChunksSettings(ProducerSettings, LedgerSettings):
     """The environment of producer/chunks."""
 
+    chunk_dead_letter_queue_url: str = Field(min_length=1)
     idempotency_table: str = Field(min_length=1)
     idempotency_expiry_seconds: PositiveInt = 14 * 24 * 3600
     """How long a chunk job that is done is remembered. Longer than the queue keeps it."""

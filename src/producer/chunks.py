@@ -9,9 +9,10 @@ What becomes of a message:
 - its job is done, now or earlier: deleted
 - its job could not be finished (a service is away, the time ran out, another invocation is at it): back to
   the queue, delivered again after the visibility timeout
-- its job can never be done (it is no job, the object is gone): the same, and after ``maxReceiveCount``
-  deliveries it is in the dead-letter queue, whose alarm rings. The ledger has the reason, unless the
-  message is no job at all.
+- its job can never be done (it is no job, the object is gone, the file is damaged): into the dead-letter queue, at
+  once and by this function, and deleted. To leave that to ``maxReceiveCount`` would read the file 24 times and tell
+  nobody for two hours. The queue's alarm rings, and ``once redrive chunks`` finds the job there. The ledger has
+  the reason, unless the message is no job at all.
 """
 
 from __future__ import annotations
@@ -31,10 +32,12 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
     IdempotencyInconsistentStateError,
     IdempotencyPersistenceLayerError,
 )
+from botocore.exceptions import BotoCoreError, ClientError
 
 from common import clients
 from common.chunk_job import ChunkJob
 from common.errors import PermanentError, TransientError
+from common.events import require_records
 from common.observability import (
     CHUNKS_FAILED,
     CHUNKS_PUBLISHED,
@@ -116,7 +119,31 @@ def _publish_once() -> Callable[..., dict[str, int]]:
 
 def _take(record: SQSRecord, lambda_context: LambdaContext) -> dict[str, int]:
     logger.append_keys(message_id=record.message_id, job=None)
-    job = ChunkJob.from_json(record.body)
+    try:
+        return _work(record.body, lambda_context)
+    except PermanentError as error:
+        _set_aside(record.body, error)
+        return {}
+
+
+def _set_aside(body: str, fault: PermanentError) -> None:
+    """Put a message into the dead-letter queue: it need not come again to fail again.
+
+    Raises
+    ------
+    TransientError
+        The queue does not take it. SQS puts it there after ``maxReceiveCount`` deliveries.
+    """
+    metrics.add_metric(CHUNKS_FAILED, MetricUnit.Count, 1)
+    logger.error("Chunk failed, for good", reason=str(fault))
+    try:
+        clients.sqs().send_message(QueueUrl=_settings().chunk_dead_letter_queue_url, MessageBody=body)
+    except (BotoCoreError, ClientError) as error:
+        raise TransientError(f"the dead-letter queue does not take the job: {error}") from error
+
+
+def _work(body: str, lambda_context: LambdaContext) -> dict[str, int]:
+    job = ChunkJob.from_json(body)
     logger.append_keys(job=job.job)
     reserve = _settings().reserve_milliseconds
 
@@ -138,9 +165,6 @@ class _Processor(BatchProcessor):
             case IdempotencyAlreadyInProgressError():
                 metric = CHUNKS_RETRIED
                 logger.info("Chunk is in progress in another invocation, its message goes back")
-            case PermanentError():
-                metric = CHUNKS_FAILED
-                logger.error("Chunk failed, for good", reason=str(error))
             case TransientError() | IdempotencyPersistenceLayerError() | IdempotencyInconsistentStateError():
                 metric = CHUNKS_RETRIED
                 logger.warning("Chunk not finished, its message goes back", reason=str(error))
@@ -158,6 +182,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> PartialItemFailure
     """Work on the batch's chunk jobs; answers with the ids of the messages that are to be delivered again.
 
     That all of them are is no error of the function: each says in the log why.
+
+    Raises
+    ------
+    PermanentError
+        The event is not one of an SQS queue.
     """
+    require_records(event, "aws:sqs")
     processor = _Processor(EventType.SQS, raise_on_entire_batch_failure=False)
     return process_partial_response(event, _take, processor, context)

@@ -51,6 +51,7 @@ ENVIRONMENT = {
     "STREAM_NAME": "records",
     "UPLOAD_BUCKET": "uploads",
     "CHUNK_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/chunks",
+    "CHUNK_DEAD_LETTER_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/dead-chunks",
 }
 
 _CACHED: list[tuple[Any, str]] = [

@@ -33,6 +33,7 @@ CACHES: list[Any] = [
     clients.s3,
     clients.kinesis,
     clients.dynamodb,
+    clients.sqs,
     chunks._settings,
     chunks._idempotency,
     chunks._publish_once,
@@ -45,6 +46,7 @@ class World:
 
     ministack: MiniStack
     name: str
+    dead_letters: str
 
     def put(self, data: bytes, **fields: Any) -> list[ChunkJob]:
         """Put a file, register it, and return its chunk jobs, as plan would send them."""
@@ -134,9 +136,11 @@ def world(ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
     monkeypatch.setenv("STREAM_NAME", name)
     monkeypatch.setenv("LEDGER_TABLE", name)
     monkeypatch.setenv("IDEMPOTENCY_TABLE", f"{name}-idempotency")
+    dead_letters = ministack.client("sqs").create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+    monkeypatch.setenv("CHUNK_DEAD_LETTER_QUEUE_URL", dead_letters)
     for cache in CACHES:
         cache.cache_clear()
-    yield World(ministack, name)
+    yield World(ministack, name, dead_letters)
     for cache in CACHES:
         cache.cache_clear()
 
@@ -224,7 +228,9 @@ def test_an_object_that_is_not_what_was_planned_fails_and_the_ledger_says_why(
         world.put(b'{"n": "new"}\n')
     else:
         world.ministack.client("s3").delete_object(Bucket=world.name, Key=KEY)
-    assert world.deliver(job) == 1
+    assert world.deliver(job) == 0
+    (dead,) = world.ministack.client("sqs").receive_message(QueueUrl=world.dead_letters)["Messages"]
+    assert ChunkJob.from_json(dead["Body"]) == job
     assert world.stream() == []
     item = world.ministack.client("dynamodb").get_item(
         TableName=world.name, Key={"upload": {"S": job.upload}, "item": {"S": "failure#000000"}}

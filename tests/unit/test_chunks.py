@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import subprocess
@@ -18,6 +19,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from common import clients
 from common.chunk_job import ChunkJob
+from common.errors import PermanentError
 from common.observability import logger
 from common.record import Record, RejectedLine
 from producer import chunks
@@ -30,6 +32,7 @@ CACHES: list[Any] = [
     clients.s3,
     clients.kinesis,
     clients.dynamodb,
+    clients.sqs,
     chunks._settings,
     chunks._idempotency,
     chunks._publish_once,
@@ -40,6 +43,7 @@ CACHES: list[Any] = [
 class World:
     aws: Aws
     kinesis: Any
+    dead_letter_queue: str
     log: io.StringIO
     number: int = 0
     logs: list[dict[str, Any]] = field(default_factory=list)
@@ -85,6 +89,23 @@ class World:
             data += [record["Data"] for record in self.kinesis.get_records(ShardIterator=iterator)["Records"]]
         return data
 
+    def dead_letters(self) -> list[str]:
+        """Take what is in the dead-letter queue."""
+        messages = self.aws.sqs.receive_message(QueueUrl=self.dead_letter_queue, MaxNumberOfMessages=10)
+        return [message["Body"] for message in messages.get("Messages", [])]
+
+    def lock(self, job: ChunkJob, until: int = 99999999999000) -> None:
+        """Have another invocation hold the job until then, in milliseconds of the epoch."""
+        self.aws.dynamodb.put_item(
+            TableName="idempotency",
+            Item={
+                "id": {"S": "chunks#" + sha256(json.dumps(job.job).encode()).hexdigest()},
+                "status": {"S": "INPROGRESS"},
+                "expiration": {"N": "99999999999"},
+                "in_progress_expiration": {"N": str(until)},
+            },
+        )
+
     def claim(self, job: str) -> dict[str, Any] | None:
         key = "chunks#" + sha256(json.dumps(job).encode()).hexdigest()
         found: dict[str, Any] | None = self.aws.dynamodb.get_item(
@@ -98,6 +119,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with moto_aws() as aws:
         kinesis = boto3.client("kinesis")
         kinesis.create_stream(StreamName="records", ShardCount=1)
+        dead_letter_queue = aws.sqs.create_queue(QueueName="dead-letters")["QueueUrl"]
         aws.dynamodb.create_table(
             TableName="idempotency",
             BillingMode="PAY_PER_REQUEST",
@@ -108,6 +130,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             "STREAM_NAME": "records",
             "LEDGER_TABLE": LEDGER,
             "IDEMPOTENCY_TABLE": "idempotency",
+            "CHUNK_DEAD_LETTER_QUEUE_URL": dead_letter_queue,
             "POWERTOOLS_SERVICE_NAME": "chunks",
             "POWERTOOLS_METRICS_NAMESPACE": "Oncestream",
         }.items():
@@ -116,7 +139,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             cache.cache_clear()
         log = io.StringIO()
         monkeypatch.setattr(logger.registered_handler, "stream", log)
-        yield World(aws, kinesis, log)
+        yield World(aws, kinesis, dead_letter_queue, log)
     for cache in CACHES:
         cache.cache_clear()
 
@@ -165,19 +188,24 @@ def test_a_job_delivered_again_is_skipped(world: World) -> None:
 def test_each_message_of_a_batch_is_answered_for_itself(world: World) -> None:
     good = world.put()
     changed = good.model_copy(update={"etag": '"another"', "chunk": 1, "job": f"{UPLOAD}:1"})
-    assert world.deliver("{}", good, changed) == [0, 2]
+    locked = good.model_copy(update={"chunk": 2, "job": f"{UPLOAD}:2"})
+    world.lock(locked)
+    assert world.deliver("{}", good, changed, locked) == [3]
+    assert world.dead_letters() == ["{}", changed.to_json()]
     assert world.said() == [
         ("ERROR", "Chunk failed, for good", None),
         ("INFO", "Chunk published", good.job),
         ("ERROR", "Chunk failed, for good", changed.job),
+        ("INFO", "Chunk is in progress in another invocation, its message goes back", locked.job),
     ]
 
 
-@pytest.mark.parametrize("body", ["", "no JSON", "[]", "{}", '{"job": "a:0"}'])
-def test_a_poison_job_goes_back_to_end_in_the_dead_letter_queue_and_the_log_says_why(
+@pytest.mark.parametrize("body", [" ", "no JSON", "[]", "{}", '{"job": "a:0"}'])
+def test_a_poison_job_is_put_into_the_dead_letter_queue_at_once_and_the_log_says_why(
     world: World, body: str
 ) -> None:
-    assert world.deliver(body) == [0]
+    assert world.deliver(body) == []
+    assert world.dead_letters() == [body]
     (log,) = world.logs
     assert (log["level"], log["message"]) == ("ERROR", "Chunk failed, for good")
     assert log["reason"].startswith("not a chunk job: ")
@@ -191,7 +219,8 @@ def test_an_object_that_is_not_what_was_planned_is_a_failure_in_the_ledger(world
         world.aws.s3.delete_object(Bucket=world.aws.bucket, Key=KEY)
     else:
         world.put(b'{"n": 3}\n' + DATA)
-    assert world.deliver(job) == [0]
+    assert world.deliver(job) == []
+    assert world.dead_letters() == [job.to_json()]
     reason = "the object is gone" if change == "gone" else "the object has changed since it was planned"
     item = world.aws.item(UPLOAD, "failure#000000")
     assert item
@@ -206,23 +235,60 @@ def test_a_job_whose_object_is_restored_is_published_when_it_is_redriven(world: 
     world.aws.s3.delete_object(Bucket=world.aws.bucket, Key=KEY)
     world.deliver(job)
     world.put()
-    assert world.deliver(job) == []
+    assert world.deliver(*world.dead_letters()) == []
     assert len(world.stream()) == 3
     assert world.aws.item(UPLOAD, "chunk#000000")
 
 
+def test_a_file_that_is_damaged_is_published_once_up_to_there_and_not_again_by_a_redrive(
+    world: World,
+) -> None:
+    lines = b"".join(b'{"n": %d}\n' % number for number in range(2_000))
+    job = world.put(gzip.compress(lines) + b"damage", gzip=True)
+    assert world.deliver(job) == []
+    published = world.stream()
+    assert len(published) > 1_000
+    reason = world.logs[0]["reason"]
+    assert reason.startswith("not a gzip file, or a damaged one")
+    assert world.deliver(*world.dead_letters()) == []
+    assert [said[1] for said in world.said()] == ["Chunk failed, for good"]
+    assert world.logs[0]["reason"] == reason
+    assert world.stream() == published
+    assert world.dead_letters() == [job.to_json()]
+
+
+def test_a_job_that_the_dead_letter_queue_does_not_take_goes_back(world: World) -> None:
+    job = world.put()
+    world.aws.s3.delete_object(Bucket=world.aws.bucket, Key=KEY)
+    world.aws.sqs.delete_queue(QueueUrl=world.dead_letter_queue)
+    assert world.deliver(job) == [0]
+    assert world.said() == [
+        ("ERROR", "Chunk failed, for good", job.job),
+        ("WARNING", "Chunk not finished, its message goes back", job.job),
+    ]
+    assert "the dead-letter queue does not take the job" in world.logs[1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("event", "named"),
+    [
+        ({"invocationId": "i", "deliveryStreamArn": "arn:a", "records": []}, "it comes from Firehose, arn:a"),
+        ({"Records": [{"eventSource": "aws:kinesis"}]}, r"'aws:kinesis' \(a Kinesis stream\)"),
+        ({"Records": [{"EventSource": "aws:sns"}]}, r"'aws:sns' \(SNS\)"),
+        ({"detail-type": "Object Created", "source": "aws.s3"}, "EventBridge: 'Object Created' of 'aws.s3'"),
+        ({"rmqMessagesByQueue": {}}, "its keys are rmqMessagesByQueue"),
+        (["text"], "no object but of type list"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:No application metrics to publish")
+def test_an_event_of_another_service_is_refused_by_its_name(event: Any, named: str) -> None:
+    with pytest.raises(PermanentError, match=f"^not an event of an SQS queue: .*{named}"):
+        chunks.handler(event, Context())  # type: ignore[arg-type]
+
+
 def test_a_job_that_another_invocation_is_at_goes_back(world: World) -> None:
     job = world.put()
-    key = "chunks#" + sha256(json.dumps(job.job).encode()).hexdigest()
-    world.aws.dynamodb.put_item(
-        TableName="idempotency",
-        Item={
-            "id": {"S": key},
-            "status": {"S": "INPROGRESS"},
-            "expiration": {"N": "99999999999"},
-            "in_progress_expiration": {"N": "99999999999000"},
-        },
-    )
+    world.lock(job)
     assert world.deliver(job) == [0]
     assert world.said() == [
         ("INFO", "Chunk is in progress in another invocation, its message goes back", job.job)
@@ -252,16 +318,7 @@ def test_a_claim_holds_as_long_as_its_invocation_has_left(
 
 def test_a_claim_frees_itself_when_the_time_of_its_invocation_is_over(world: World) -> None:
     job = world.put()
-    key = "chunks#" + sha256(json.dumps(job.job).encode()).hexdigest()
-    world.aws.dynamodb.put_item(
-        TableName="idempotency",
-        Item={
-            "id": {"S": key},
-            "status": {"S": "INPROGRESS"},
-            "expiration": {"N": "99999999999"},
-            "in_progress_expiration": {"N": "1000"},
-        },
-    )
+    world.lock(job, until=1000)
     assert world.deliver(job) == []
 
 
