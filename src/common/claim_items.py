@@ -40,10 +40,12 @@ class Layout:
     status: str
     data: str
     owner: str
+    validation: str
+    """Powertools' attribute for payload validation: the digest of what is claimed, then of what was stored."""
 
     def __post_init__(self) -> None:
         # A statement has no parameters for names. All else in it is bound.
-        for name in (self.table, *self._keys, *self._fields):
+        for name in (self.table, *self._keys, *self._fields, self.validation):
             if "'" in name or '"' in name:
                 raise ValueError(f"{name!r} cannot be quoted in a statement")
 
@@ -55,6 +57,11 @@ class Layout:
     def owner_of(self, item: Item) -> str | None:
         """Which claim wrote the item. None: not one of ours."""
         return item.get(self.owner, {}).get("S")
+
+    def digest_of(self, item: Item) -> str:
+        """The digest that the item has; empty if it has none, as the items of other releases."""
+        digest: str = item.get(self.validation, {}).get("S", "")
+        return digest
 
     def status_of(self, item: Item) -> str | None:
         """``INPROGRESS`` or ``COMPLETED``."""
@@ -77,11 +84,18 @@ class Layout:
             self.owner: {"S": owner},
         }
 
-    def inserts(self, keys: Iterable[str], claim: Item) -> Body:
+    def inserts(self, keys: Iterable[str], claim: Item, digests: Mapping[str, str]) -> Body:
         """BatchExecuteStatement: insert claims. Each fails alone, with DuplicateItem, if its key exists."""
-        common = {"Statement": self._insert, **_ALL_OLD}
+        bare, validated = ({"Statement": text, **_ALL_OLD} for text in self._insert)
         fields = list(claim.values())
-        return {"Statements": [common | {"Parameters": [*self._key(key).values(), *fields]} for key in keys]}
+        statements = []
+        for key in keys:
+            parameters = [*self._key(key).values(), *fields]
+            if digest := digests[key]:
+                statements.append(validated | {"Parameters": [*parameters, {"S": digest}]})
+            else:
+                statements.append(bare | {"Parameters": parameters})
+        return {"Statements": statements}
 
     def deletes(self, keys: Iterable[str], owners: Mapping[str, str]) -> Body:
         """BatchExecuteStatement: delete claims, each only if it is its owner's, and in progress, still."""
@@ -95,13 +109,15 @@ class Layout:
         """BatchGetItem: read all that a claim looks at, and no functions' results."""
         return {"RequestItems": {self.table: {"Keys": [self._key(key) for key in keys], **self._reading}}}
 
-    def completions(self, keys: Iterable[str], expires: int) -> Body:
+    def completions(self, keys: Iterable[str], digests: Mapping[str, str], expires: int) -> Body:
         """BatchWriteItem: completed items, as Powertools writes them for a function that returned nothing."""
         fields = {self.expiry: {"N": str(expires)}, self.status: {"S": COMPLETED}, self.data: {"S": "null"}}
-        puts = [{"PutRequest": {"Item": self._key(key) | fields}} for key in keys]
+        puts = [
+            {"PutRequest": {"Item": self._key(key) | fields | self._validation(digests[key])}} for key in keys
+        ]
         return {"RequestItems": {self.table: puts}}
 
-    def take_over(self, key: str, claim: Item, now: float, abandoned: str | None) -> Body:
+    def take_over(self, key: str, claim: Item, digest: str, now: float, abandoned: str | None) -> Body:
         """PutItem: a claim in the place of a stale one, under Powertools' own condition, word for word.
 
         ``abandoned`` is an owner of ours for whom nobody works: his claim may be taken before it runs out.
@@ -128,7 +144,7 @@ class Layout:
             values[":abandoned"] = {"S": abandoned}
         return {
             "TableName": self.table,
-            "Item": self._key(key) | claim,
+            "Item": self._key(key) | claim | self._validation(digest),
             "ConditionExpression": condition,
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": values,
@@ -144,15 +160,26 @@ class Layout:
         """In the order of :meth:`claim`."""
         return [self.expiry, self.status, self.in_progress_expiry, self.owner]
 
+    def _validation(self, digest: str) -> Item:
+        # Powertools, too, leaves the attribute out where there is nothing to validate.
+        return {self.validation: {"S": digest}} if digest else {}
+
     def _key(self, key: str) -> Item:
         if self.sort_key:
             return {self.key: {"S": self.partition}, self.sort_key: {"S": key}}
         return {self.key: {"S": key}}
 
     @cached_property
-    def _insert(self) -> str:
-        attributes = ", ".join(f"'{name}': ?" for name in self._keys + self._fields)
-        return f'INSERT INTO "{self.table}" VALUE {{{attributes}}}'
+    def _insert(self) -> tuple[str, str]:
+        """Without a digest, and with one."""
+        names = self._keys + self._fields
+        bare, validated = (
+            ", ".join(f"'{name}': ?" for name in each) for each in (names, [*names, self.validation])
+        )
+        return (
+            f'INSERT INTO "{self.table}" VALUE {{{bare}}}',
+            f'INSERT INTO "{self.table}" VALUE {{{validated}}}',
+        )
 
     @cached_property
     def _delete(self) -> str:
@@ -161,7 +188,8 @@ class Layout:
 
     @cached_property
     def _reading(self) -> Body:
-        names = {f"#{number}": name for number, name in enumerate(self._keys + self._fields)}
+        wanted = [*self._keys, *self._fields, self.validation]
+        names = {f"#{number}": name for number, name in enumerate(wanted)}
         return {
             "ConsistentRead": True,
             "ProjectionExpression": ",".join(names),

@@ -20,7 +20,7 @@ READS_A_CALL = 100
 
 _INSERT, _READ = "BatchExecuteStatement", "BatchGetItem"
 
-type State = Literal["claimed", "completed", "in_progress"]
+type State = Literal["claimed", "completed", "suspect", "in_progress"]
 
 
 @dataclass(slots=True)
@@ -44,6 +44,8 @@ class ClaimRun:
     ----------
     claim
         The attributes of a claim of that owner (:meth:`Layout.claim`).
+    digests
+        The digest of what is to be done, by key; empty: not known. A key is there once it has been asked for.
     abandoned
         Owners by key: claims of ours for which nobody works.
     deadline
@@ -51,7 +53,14 @@ class ClaimRun:
     """
 
     def __init__(
-        self, layout: Layout, calls: Calls, *, claim: Item, abandoned: Mapping[str, str], deadline: float
+        self,
+        layout: Layout,
+        calls: Calls,
+        *,
+        claim: Item,
+        digests: Mapping[str, str],
+        abandoned: Mapping[str, str],
+        deadline: float,
     ) -> None:
         self.states: dict[str, State] = {}
         """What is known. A key that is not here when the run is over could not be decided."""
@@ -64,6 +73,7 @@ class ClaimRun:
         self._layout = layout
         self._calls = calls
         self._claim = claim
+        self._digests = digests
         self._owner = layout.owner_of(claim)
         self._abandoned = abandoned
         self._deadline = deadline
@@ -126,7 +136,7 @@ class ClaimRun:
 
     def _insert(self, keys: tuple[str, ...]) -> Request:
         self.written.update(keys)
-        return Request(_INSERT, keys, self._layout.inserts(keys, self._claim))
+        return Request(_INSERT, keys, self._layout.inserts(keys, self._claim, self._digests))
 
     def _was_inserted(self, keys: tuple[str, ...], answer: dict[str, Any] | Fault, asked: _Asked) -> int:
         """Note what became of INSERTs. Returns how many of the keys exist."""
@@ -179,7 +189,8 @@ class ClaimRun:
             return None
         status = self._layout.status_of(item)
         if status == COMPLETED:
-            return "completed"
+            done, asked = self._layout.digest_of(item), self._digests[key]
+            return "suspect" if done and asked and done != asked else "completed"
         if status == INPROGRESS:
             owner = self._layout.owner_of(item)
             if owner == self._owner:
@@ -193,11 +204,7 @@ class ClaimRun:
         """Put claims in the place of stale ones. Returns keys to read again."""
         again: list[str] = []
         self.written.update(keys)
-        puts = (
-            Request("PutItem", (key,), self._layout.take_over(key, self._claim, self._calls.clock(), owner))
-            for key in keys
-            for owner in [self._abandoned.get(key)]
-        )
+        puts = (Request("PutItem", (key,), self._replacement(key)) for key in keys)
         for (_, (key,), _), answer in self._calls.send(puts, self._deadline):
             if not isinstance(answer, Fault):
                 self.states[key] = "claimed"
@@ -207,6 +214,10 @@ class ClaimRun:
                 # Another invocation was faster, or this repeated a put of ours that had worked.
                 again += self._judge({key: answer.item}) if answer.item else [key]
         return again
+
+    def _replacement(self, key: str) -> dict[str, Any]:
+        now, owner = self._calls.clock(), self._abandoned.get(key)
+        return self._layout.take_over(key, self._claim, self._digests[key], now, owner)
 
     def _failed(self, keys: tuple[str, ...], fault: Fault, *, wrote: bool = True) -> tuple[str, ...]:
         """Note why keys are undecided. Returns those worth another attempt."""

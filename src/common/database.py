@@ -7,6 +7,7 @@ says where we wanted to go and what stopped us. It never holds a password or a t
 from __future__ import annotations
 
 import json
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -53,21 +54,68 @@ class ConnectionLostError(TransientError):
         self.committing = committing
 
 
+def error_fields(error: DatabaseError) -> dict[str, str]:
+    """What the server said, by field: postgresql.org/docs/current/protocol-error-fields.html has their letters."""
+    fields = error.args[0] if error.args else None
+    return fields if isinstance(fields, dict) else {}
+
+
 def sqlstate(error: DatabaseError) -> str:
     """The five characters that say what kind of error this is.
 
     postgresql.org/docs/current/errcodes-appendix.html lists them.
     """
-    fields = error.args[0] if error.args else None
-    return str(fields.get("C", "")) if isinstance(fields, dict) else ""
+    return error_fields(error).get("C", "")
+
+
+def server_encoding(connection: Connection) -> str:
+    """The encoding of the database that ``connection`` leads to, such as ``UTF8``."""
+    return str(connection.parameter_statuses["server_encoding"])
+
+
+_QUOTING = {
+    "22": "a value is not what its type or an expression wants",
+    "23": "a constraint is violated",
+    "54": "a value is too large for a limit of Postgres",
+    "P0": "a function raised an exception",
+}
+"""Classes of errors whose message, or detail, may quote the data; and what is said instead."""
+_NAMES = {"n": "constraint", "t": "table", "c": "column", "d": "type"}
+_QUOTES_NAMES = {"2200H"}
+"""Of these classes, what names a thing of the schema and never a value."""
+_VALUE = re.compile(r"""["'\d]""")
+_RAISED_IN = re.compile(r"^PL/pgSQL function .* line \d+")
 
 
 def describe(error: DatabaseError) -> str:
-    """Postgres' own message in one line, with its detail where it gives one, and the SQLSTATE."""
-    fields = error.args[0] if error.args else None
-    if not isinstance(fields, dict):
+    """What Postgres said, in one line that may be logged: names and the SQLSTATE, and nothing of the data.
+
+    The message is Postgres' own where it cannot quote a value. It can where it judges one, and where the error comes
+    out of a function: a trigger may say anything. :func:`explain` says it in full.
+    """
+    fields = error_fields(error)
+    if not fields:
         return str(error)
-    detail = f": {fields['D']}" if fields.get("D") else ""
+    code = fields.get("C", "unknown")
+    where = fields.get("W", "")
+    text = fields.get("M", "error")
+    harmless = code in _QUOTES_NAMES or not (code[:2] in _QUOTING and _VALUE.search(text))
+    if where or code[:2] == "P0" or not harmless:
+        text = _QUOTING.get(code[:2], "an error in a function")
+        names = [f'{name} "{fields[letter]}"' for letter, name in _NAMES.items() if fields.get(letter)]
+        raised = _RAISED_IN.match(where.partition("\n")[0])
+        text = ", ".join([text, *names, *([f"in {raised[0]}"] if raised else [])])
+    return f"{text} (SQLSTATE {code})"
+
+
+def explain(error: DatabaseError) -> str:
+    """What Postgres said, in one line, with the values that it quotes: for a table, and never for a log."""
+    fields = error_fields(error)
+    if not fields:
+        return str(error)
+    detail = fields.get("D", "")
+    # The whole row: whoever reads this has its bytes beside it.
+    detail = f": {detail}" if detail and not detail.startswith("Failing row contains") else ""
     return f"{fields.get('M', 'error')}{detail} (SQLSTATE {fields.get('C', 'unknown')})"
 
 

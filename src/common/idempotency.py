@@ -13,6 +13,10 @@ questions:
 - *Is this claim mine?* When an answer is lost, the repeated request finds its own claim, and must not take it
   for somebody else's.
 - *Is it still mine?* A release must not delete a claim that has run out and was taken over in the meantime.
+
+Each key comes with a digest of what is to be done under it. It is kept in Powertools' own attribute for payload
+validation, but decides nothing at the claim: what is done already with another digest is ``suspect``, and whoever
+asked has to compare.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import logging
 import random
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import batched
@@ -56,6 +61,8 @@ class Claims:
     """Ours to work on, until completed, released or run out."""
     completed: frozenset[str]
     """Done before: duplicates."""
+    suspect: frozenset[str]
+    """Done before, by something with another digest. A claim does not decide what that means: compare."""
     in_progress: frozenset[str]
     """Somebody else's claim, still valid. Completed or free again later."""
     throttled: frozenset[str]
@@ -107,19 +114,21 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
     ------
     ValueError
         The configuration wants what a bulk claim cannot do, because it is given ids and nothing else: a key
-        chosen from an event, payload validation, or functions' results from a local cache.
+        chosen from an event, payload validation by JMESPath (give digests instead), or functions' results from a
+        local cache.
 
     Example
     -------
     >>> config = IdempotencyConfig(hash_function="sha256", expires_after_seconds=14 * 24 * 3600)
     >>> store = BulkIdempotency("idempotency", config=config, key_prefix="consumer", boto3_client=client)
-    >>> claims = store.claim(["a", "b"], context.get_remaining_time_in_millis())
+    >>> digests = {"a": sha256(b"{}").hexdigest(), "b": ""}
+    >>> claims = store.claim(digests.items(), context.get_remaining_time_in_millis())
     >>> try:
     ...     process(claims.claimed)
     ... except TransientError:
     ...     store.release(claims.claimed)
     ...     raise
-    >>> store.complete(claims.claimed)
+    >>> store.complete((key, digests[key]) for key in claims.claimed)
     """
 
     def __init__(
@@ -161,6 +170,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             status=self.status_attr,
             data=self.data_attr,
             owner=owner_attr,
+            validation=self.validation_key_attr,
         )
         self.configure(config, key_prefix=key_prefix)
 
@@ -172,8 +182,12 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             raise ValueError(f"this store's key prefix is {self._key_prefix!r}, not {key_prefix!r}")
         super().configure(config, function_name, self._key_prefix)
 
-    def claim(self, keys: Iterable[str], remaining_time_in_millis: int) -> Claims:
-        """Claim ``keys`` for this invocation; equal ones count once.
+    def claim(self, keys: Iterable[tuple[str, str]], remaining_time_in_millis: int) -> Claims:
+        """Claim ``keys`` for this invocation, each with its digest; equal ones count once, with the first digest.
+
+        An empty digest says nothing, and so does that of an item without one: what is completed is completed.
+        Where both are there and differ, the key is ``suspect``. A claim in progress stays in progress whatever
+        its digest is.
 
         Each key is asked for when it can be sent, and all of them are: with an iterator, the work of making
         the next ones is done while DynamoDB decides on the first.
@@ -202,7 +216,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         IdempotencyKeyError
             A key is empty.
         """
-        hashes = dict[str, str]()
+        hashes, digests = dict[str, str](), dict[str, str]()
         now = self._calls.clock()
         self._forget_what_ran_out(now)
         owner, until = secrets.token_hex(8), int((now + remaining_time_in_millis / 1000) * 1000)
@@ -210,12 +224,13 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             self._layout,
             self._calls,
             claim=self._layout.claim(owner, int(now + self.expires_after_seconds), until),
+            digests=digests,
             abandoned={key: hold.owner for key, hold in list(self._holds.items()) if hold.abandoned},
             deadline=now + min(self._patience, remaining_time_in_millis / 2000),
         )
         until_half = now + remaining_time_in_millis / 2000
         try:
-            run.decide(self._hashed(keys, hashes))
+            run.decide(self._hashed(keys, hashes, digests))
         except Exception:
             # Keys that cannot be made, or a defect: nobody will work on what was claimed so far.
             self._disown(run.written, owner, until, until_half)
@@ -227,8 +242,10 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         self._hashes = hashes
         return self._report(run, hashes)
 
-    def complete(self, keys: Iterable[str]) -> frozenset[str]:
+    def complete(self, keys: Iterable[tuple[str, str]]) -> frozenset[str]:
         """Mark ``keys`` as done, whoever claimed them, for ``expires_after_seconds`` from now.
+
+        Each comes with the digest of what was done under it, which need not be what was claimed last.
 
         Returns
         -------
@@ -237,12 +254,16 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         """
         now = self._calls.clock()
         deadline, expires = now + self._patience, int(now + self.expires_after_seconds)
-        hashes = {self._hash(key): key for key in keys}
+        hashes, digests = dict[str, str](), dict[str, str]()
+        for key, digest in keys:
+            hashed = self._hash(key)
+            hashes[hashed], digests[hashed] = key, digest
         waiting, failed, fault = list(hashes), set[str](), None
         for _ in self._calls.rounds(deadline):
             groups, waiting = list(batched(waiting, WRITES_A_CALL, strict=False)), []
             requests = (
-                Request("BatchWriteItem", group, self._layout.completions(group, expires)) for group in groups
+                Request("BatchWriteItem", group, self._layout.completions(group, digests, expires))
+                for group in groups
             )
             for (_, group, _), answer in self._calls.send(requests, deadline):
                 if not isinstance(answer, Fault):
@@ -291,14 +312,15 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         self._complain("release", len(failed), fault)
         return frozenset(hashes[key] for key in failed & hashes.keys())
 
-    def _hashed(self, keys: Iterable[str], hashes: dict[str, str]) -> Iterator[str]:
-        """The hash of each key, noted in ``hashes``, once."""
-        seen = set[str]()
-        for key in keys:
+    def _hashed(
+        self, keys: Iterable[tuple[str, str]], hashes: dict[str, str], digests: dict[str, str]
+    ) -> Iterator[str]:
+        """The hash of each key, once; noted in ``hashes``, its digest in ``digests``."""
+        for key, digest in keys:
             if key not in hashes:
                 hashes[key] = hashed = self._hash(key)
-                if hashed not in seen:
-                    seen.add(hashed)
+                if hashed not in digests:
+                    digests[hashed] = digest
                     yield hashed
 
     def _hash(self, key: str) -> str:
@@ -353,10 +375,16 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             raise TransientError(what) from run.fault.error
         self._complain("claim", undecided, run.fault)
 
-        keys: dict[State | None, list[str]] = {"claimed": [], "completed": [], "in_progress": [], None: []}
+        keys: dict[State | None, set[str]] = defaultdict(set)
         for key, hashed in hashes.items():
-            keys[run.states.get(hashed)].append(key)
-        return Claims(*(frozenset(those) for those in keys.values()))
+            keys[run.states.get(hashed)].add(key)
+        return Claims(
+            claimed=frozenset(keys["claimed"]),
+            completed=frozenset(keys["completed"]),
+            suspect=frozenset(keys["suspect"]),
+            in_progress=frozenset(keys["in_progress"]),
+            throttled=frozenset(keys[None]),
+        )
 
     def _complain(self, verb: str, keys: int, fault: Fault | None) -> None:
         if keys:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -61,6 +61,10 @@ class Rejection:
     arrived_at: float
     record_id: str | None = None
     upload: Line | None = None
+    kind: Literal["rejected", "conflict"] = "rejected"
+    """conflict: a record with this id and another content is stored. Nothing else is wrong with it."""
+    loggable: str | None = None
+    """The reason without anything that may quote the record, where that is another text."""
 
     @property
     def is_line(self) -> bool:
@@ -124,8 +128,14 @@ def decode(record: dict[str, Any], now: Callable[[], float] = time.time) -> Arri
     )
 
 
-def reject(arrived: Arrived, reason: str) -> Rejection:
-    """The rejection of a record that is well formed and that Postgres refuses."""
+def reject(
+    arrived: Arrived,
+    reason: str,
+    *,
+    kind: Literal["rejected", "conflict"] = "rejected",
+    loggable: str | None = None,
+) -> Rejection:
+    """The rejection of a record that is well formed: Postgres refuses it, or its id is another's."""
     return Rejection(
         id=digest(arrived.raw),
         reason=storable(reason, REASON_LENGTH),
@@ -135,6 +145,8 @@ def reject(arrived: Arrived, reason: str) -> Rejection:
         arrived_at=arrived.arrived_at,
         record_id=arrived.record.id,
         upload=arrived.record.upload,
+        kind=kind,
+        loggable=loggable,
     )
 
 

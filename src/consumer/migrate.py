@@ -3,13 +3,19 @@
 Migrations are plain SQL files, applied in the order of their numbers, each once and each in one transaction.
 A file that has been applied anywhere is never changed; a change is a new file. Versions in the database that
 this code does not know are left alone: after the rollback of a deploy the database is newer than the code.
+
+A file whose first line is ``-- outside a transaction`` is run statement by statement, each by itself: for what would
+keep a filled table locked for long otherwise (CREATE INDEX CONCURRENTLY). A row that such a statement returns is one
+more statement, run next, as psql's ``gexec`` does. The file must be one that can be run again, whatever a killed run
+left behind. Where the time runs out, Postgres goes on with the statement by itself, and the next run waits for it.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +26,7 @@ from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection
 from pydantic import ValidationError
 
-from common.database import Database, describe
+from common.database import Database, describe, server_encoding
 from common.errors import OncestreamError, TransientError
 from common.observability import logger
 from common.settings import DatabaseSettings
@@ -31,6 +37,10 @@ LOCK = 0x6F6E6365
 ANSWER_MILLISECONDS = 10_000
 """Kept back from the invocation's time, to tell CloudFormation: unanswered, it waits for an hour."""
 PHYSICAL_ID = "oncestream-migrations"
+OUTSIDE = "-- outside a transaction"
+"""First line of a file that is not run in a transaction."""
+ASK_SECONDS = 0.2
+"""How often we ask whether it is our turn."""
 RESUME_SECONDS = 60.0
 """How long a database may be silent before we give up. One that was paused (Aurora at no capacity) takes 15 seconds
 to resume, and 30 after a day.
@@ -43,6 +53,10 @@ class MigrationError(OncestreamError):
     """Postgres refused a migration. Nothing of that file was applied."""
 
 
+_END = re.compile(r";[ \t]*$", re.MULTILINE)
+_COMMENT = re.compile(r"--.*$", re.MULTILINE)
+
+
 @dataclass(frozen=True, slots=True)
 class Migration:
     """One file: ``0001_records.sql`` has version ``0001`` and name ``0001_records``."""
@@ -50,6 +64,21 @@ class Migration:
     version: str
     name: str
     path: Path
+
+    @property
+    def text(self) -> str:
+        """What is in it."""
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is run outside a transaction."""
+        return self.text.startswith(OUTSIDE)
+
+    def statements(self) -> list[str]:
+        """The statements of a file that is run outside a transaction: each ends with a semicolon and its line."""
+        parts = (part.strip() for part in _END.split(self.text))
+        return [part for part in parts if _COMMENT.sub("", part).strip()]
 
 
 def migrations(directory: Path = DIRECTORY) -> list[Migration]:
@@ -60,7 +89,13 @@ def migrations(directory: Path = DIRECTORY) -> list[Migration]:
     ]
 
 
-def migrate(connection: Connection, directory: Path = DIRECTORY, *, seconds: float = 0) -> list[str]:
+def migrate(
+    connection: Connection,
+    directory: Path = DIRECTORY,
+    *,
+    seconds: float = 0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[str]:
     """Apply what is missing and return the names of what was applied.
 
     Runs at the same time are harmless: they take turns, and the later one finds nothing left to do.
@@ -68,23 +103,28 @@ def migrate(connection: Connection, directory: Path = DIRECTORY, *, seconds: flo
     Parameters
     ----------
     seconds
-        How long one statement may take, the wait for the turn included; 0 is without limit.
+        How long one statement in a transaction may take, and the wait for the turn; 0 is without limit.
 
     Raises
     ------
     MigrationError
-        Postgres refused a file. Those before it stay applied.
+        Postgres refused a file, or the database's encoding is not UTF8. The files before it stay applied.
     TransientError
-        The connection was lost.
+        The connection was lost, the time ran out, or another run is still at work.
     """
-    # Under the lock too: CREATE TABLE IF NOT EXISTS by two sessions at once may fail in one of them.
+    _require_utf8(connection)
     limit = int(seconds * 1000)
-    with _turn(connection, "schema_migrations", limit):
-        connection.run(
-            "CREATE TABLE IF NOT EXISTS schema_migrations ("
-            "version text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-        )
-    return [migration.name for migration in migrations(directory) if _apply(connection, migration, limit)]
+    with _turn(connection, seconds, sleep):
+        with _transaction(connection, "schema_migrations", limit):
+            connection.run(
+                "CREATE TABLE IF NOT EXISTS schema_migrations ("
+                "version text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+            )
+            known = {row[0] for row in connection.run("SELECT version FROM schema_migrations")}
+        missing = [migration for migration in migrations(directory) if migration.version not in known]
+        for migration in missing:
+            _apply(connection, migration, limit)
+    return [migration.name for migration in missing]
 
 
 @logger.inject_lambda_context
@@ -138,31 +178,98 @@ def _connect(database: Database, seconds: float) -> Connection:
             logger.info("The database is silent, trying again", reason=str(error))
 
 
-def _apply(connection: Connection, migration: Migration, limit: int) -> bool:
-    with _turn(connection, migration.name, limit):
-        found = connection.run(
-            "SELECT FROM schema_migrations WHERE version = :version", version=migration.version
+def _require_utf8(connection: Connection) -> None:
+    # In any other encoding a record with a character that it does not have could never be stored, nor rejected.
+    encoding = server_encoding(connection)
+    if encoding != "UTF8":
+        raise MigrationError(
+            f"the database's encoding is {encoding}, which does not have every character. "
+            "Make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0, and name it in DatabaseName"
         )
-        if found:
-            return False
-        connection.run(migration.path.read_text(encoding="utf-8"))
-        connection.run("INSERT INTO schema_migrations (version) VALUES (:version)", version=migration.version)
-    return True
+
+
+def _apply(connection: Connection, migration: Migration, limit: int) -> None:
+    note = "INSERT INTO schema_migrations (version) VALUES (:version)"
+    if not migration.is_outside:
+        with _transaction(connection, migration.name, limit):
+            connection.run(migration.text)
+            connection.run(note, version=migration.version)
+        return
+    with _errors(
+        migration.name, "the next run waits for what Postgres is still at work on, and goes on from there"
+    ):
+        # Postgres is not told how long it may take: it goes on when we have to give up.
+        connection.run("SET statement_timeout = 0")
+        for statement in migration.statements():
+            for row in connection.run(statement) or []:
+                connection.run(row[0])
+        connection.run(note, version=migration.version)
 
 
 @contextmanager
-def _turn(connection: Connection, name: str, limit: int) -> Iterator[None]:
-    """A transaction that only one session has at a time. ``limit``: milliseconds a statement."""
+def _turn(connection: Connection, seconds: float, sleep: Callable[[float], None]) -> Iterator[None]:
+    """The turn, which one session has at a time, until its end.
+
+    It is asked for again and again: who waited for it in a statement would be waited for by CREATE INDEX CONCURRENTLY.
+    """
+    with _errors("the wait for another run", "run it again"):
+        deadline = time.monotonic() + seconds
+        while not connection.run("SELECT pg_try_advisory_lock(:lock ::bigint)", lock=LOCK)[0][0]:
+            if seconds and time.monotonic() > deadline:
+                raise TransientError(
+                    f"migrations: another run is at work{_at_work(connection)}. Run it again later"
+                )
+            sleep(ASK_SECONDS)
     try:
-        connection.run(f"BEGIN; SET LOCAL statement_timeout = {limit}; SELECT pg_advisory_xact_lock({LOCK})")
         yield
-        connection.run("COMMIT")
+    except TransientError:
+        raise  # the connection is lost, and the turn with it
+    except BaseException:
+        _give_back(connection)
+        raise
+    _give_back(connection)
+
+
+def _give_back(connection: Connection) -> None:
+    with suppress(DatabaseError, InterfaceError, OSError):  # the turn ends with the session, too
+        connection.run("SELECT pg_advisory_unlock(:lock ::bigint)", lock=LOCK)
+
+
+def _at_work(connection: Connection) -> str:
+    """What the session is doing that has the turn, if we may know."""
+    rows = connection.run(
+        "SELECT query FROM pg_stat_activity JOIN pg_locks USING (pid)"
+        " WHERE locktype = 'advisory' AND objid = :lock ::bigint AND granted AND state = 'active'",
+        lock=LOCK,
+    )
+    return f": {' '.join(rows[0][0].split())[:200]}" if rows else ""
+
+
+@contextmanager
+def _transaction(connection: Connection, name: str, limit: int) -> Iterator[None]:
+    """A transaction. ``limit``: milliseconds a statement."""
+    with _errors(name, "nothing of it was applied"):
+        try:
+            connection.run(f"BEGIN; SET LOCAL statement_timeout = {limit}")
+            yield
+            connection.run("COMMIT")
+        except DatabaseError:
+            with suppress(DatabaseError, InterfaceError, OSError):  # what matters is the first error
+                connection.run("ROLLBACK")
+            raise
+
+
+@contextmanager
+def _errors(name: str, what_then: str) -> Iterator[None]:
+    """Say what went wrong, and with what. Never the data: an index that cannot be unique quotes a row."""
+    try:
+        yield
     except DatabaseError as error:
-        with suppress(DatabaseError, InterfaceError, OSError):  # what matters is the first error
-            connection.run("ROLLBACK")
-        raise MigrationError(f"migration {name}: {describe(error)}") from error
+        raise MigrationError(f"migration {name}: {describe(error)}") from None
     except (InterfaceError, OSError) as error:
-        raise TransientError(f"migration {name}: the connection was lost, or the time ran out") from error
+        raise TransientError(
+            f"migration {name}: the connection was lost, or the time ran out; {what_then}"
+        ) from error
 
 
 def _answer(event: dict[str, Any], status: str, reason: str) -> None:

@@ -7,8 +7,8 @@ decode each record and then does the rest for all of them at once:
 2. collapse equal ids
 3. claim, the first records while the next ones are decoded; what is completed is a duplicate, what is in
    progress elsewhere or throttled fails this time
-4. store in one transaction
-5. complete
+4. store in one transaction, and compare there whatever has a known id and other bytes
+5. complete, with the digest of what was stored
 6. answer with what failed; Lambda retries everything from the lowest sequence number of these on
 
 For any record the order is claim, commit, complete. A crash between two of them loses nothing and doubles
@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
@@ -29,6 +30,7 @@ from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
 from common.database import STATEMENT_SECONDS
 from common.errors import TransientError
 from consumer.decode import Arrived, Rejection
+from consumer.decode import digest as digest_of
 from consumer.sink import Stored
 
 if TYPE_CHECKING:
@@ -45,8 +47,8 @@ LONGEST_MILLISECONDS = 900_000
 class Idempotency(Protocol):
     """What the processor needs of :class:`common.idempotency.BulkIdempotency`, which documents it."""
 
-    def claim(self, keys: Iterable[str], remaining_time_in_millis: int) -> Claims: ...
-    def complete(self, keys: Iterable[str]) -> frozenset[str]: ...
+    def claim(self, keys: Iterable[tuple[str, str]], remaining_time_in_millis: int) -> Claims: ...
+    def complete(self, keys: Iterable[tuple[str, str]]) -> frozenset[str]: ...
     def release(self, keys: Iterable[str]) -> frozenset[str]: ...
 
 
@@ -63,7 +65,8 @@ class Sink(Protocol):
         self,
         arrived: Sequence[Arrived],
         rejections: Sequence[Rejection],
-        duplicates: Sequence[Arrived],
+        again: Sequence[Arrived],
+        suspects: Sequence[Arrived],
         *,
         seconds: float,
     ) -> Stored: ...
@@ -76,6 +79,8 @@ class Outcome(StrEnum):
     """It is a row of records, as of now."""
     DUPLICATE = "duplicate"
     """It was settled before, by an earlier delivery or by an equal one of the same batch."""
+    CONFLICTING = "conflicting"
+    """It has the id of another record, and other content: a row of rejected_records of kind conflict, as of now."""
     REJECTED = "rejected"
     """It is a row of rejected_records, as of now."""
     RETRIED = "retried"
@@ -121,12 +126,35 @@ class _Batch:
         first = _Piece()
         self.pieces = deque([first])
         """What is to be done, as far as it has been decoded."""
+        self._digests: dict[int, str] = {}
+        """Of the payloads' bytes, by position, as far as they were asked for."""
         self._decoding = self._decode(records, decode, size, first)
 
-    def ids(self, piece: _Piece) -> Iterator[str]:
-        """The ids of a piece's records. Asking for them decodes the batch, as far as it is not decoded yet."""
-        yield from piece.records
-        yield from self._decoding
+    def keys(self, piece: _Piece) -> Iterator[tuple[str, str]]:
+        """Id and digest of each of a piece's records, its first delivery's.
+
+        Asking for them decodes the batch, as far as it is not decoded yet.
+        """
+        for key, positions in piece.records.items():
+            yield key, self.digest(positions[0])
+        for key, position in self._decoding:
+            yield key, self.digest(position)
+
+    def digest(self, position: int) -> str:
+        """The digest of the payload's bytes of a record."""
+        known = self._digests.get(position)
+        if known is None:
+            record = self.decoded[position]
+            if not isinstance(record, Arrived):
+                raise TypeError(f"what is at {position} of the batch is no record")
+            known = self._digests[position] = sha256(record.record.payload_json.encode()).hexdigest()
+        return known
+
+    def stored_digests(self, piece: _Piece, stored: Stored) -> Iterator[tuple[str, str]]:
+        """Id and digest of what there are rows of now."""
+        for key in stored.inserted | stored.duplicates:
+            yield key, self.digest(piece.records[key][0])
+        yield from stored.taken.items()
 
     def decode_rest(self) -> None:
         """Decode what nobody has asked for."""
@@ -134,8 +162,8 @@ class _Batch:
 
     def _decode(
         self, records: Sequence[dict[str, Any]], decode: Decode, size: int, first: _Piece
-    ) -> Iterator[str]:
-        """Decode the batch, fill its pieces, and yield the ids of the first one's records as they turn up."""
+    ) -> Iterator[tuple[str, int]]:
+        """Decode the batch, fill its pieces, and yield id and position of the first one's records as they turn up."""
         piece = first
         groups: dict[tuple[bool, str], list[int]] = {}
         for position, record in enumerate(records):
@@ -152,12 +180,30 @@ class _Batch:
                 self.pieces.append(piece)
             (piece.records if is_record else piece.rejections)[key] = positions
             if is_record and piece is first:
-                yield key
+                yield key, position
 
     def arrived(self, piece: _Piece, ids: Collection[str], which: slice) -> list[Arrived]:
         """Of the deliveries of each of ``ids``, in stream order, those that ``which`` selects."""
         chosen = (at for key, positions in piece.records.items() if key in ids for at in positions[which])
         return [record for at in chosen if isinstance(record := self.decoded[at], Arrived)]
+
+    def to_compare(self, piece: _Piece, ids: Collection[str], which: slice) -> list[Arrived]:
+        """Of the deliveries that ``which`` selects, those that may say something new though their id is known.
+
+        A line that comes second with its id has to be noted; a record that is redriven is awaited; and one with
+        other bytes than the first delivery may be a conflict. Every other delivery of a known record is done.
+        """
+        found = []
+        for key, positions in piece.records.items():
+            if key in ids:
+                for at in positions[which]:
+                    record = self.decoded[at]
+                    if isinstance(record, Arrived) and (
+                        record.may_repeat
+                        or (at != positions[0] and self.digest(at) != self.digest(positions[0]))
+                    ):
+                        found.append(record)
+        return found
 
     def rejections(self, piece: _Piece) -> list[Rejection]:
         """The first delivery of each of the piece's rejections."""
@@ -178,19 +224,24 @@ class _Batch:
         for key in ids:
             self._settle(piece.records[key], Outcome.DUPLICATE)
 
+    def settle_known(self, piece: _Piece, ids: Collection[str], stored: Stored) -> None:
+        """Every delivery of ``ids`` is a duplicate, or a conflict."""
+        for key in ids:
+            self._settle_known(piece.records[key], stored)
+
     def settle_stored(self, piece: _Piece, stored: Stored) -> _Piece:
-        """The first delivery of each record is what ``stored`` says, the others are its duplicates.
+        """The first delivery of each record is what ``stored`` says, the others are its duplicates or conflicts.
 
         Returns the deliveries that counted on a record which Postgres refused. They have the same id and
         other bytes, so they have to be tried in their own right.
         """
         again = _Piece()
         late = TransientError("there was no time left to find out which records Postgres refuses")
-        self.settle_completed(piece, stored.duplicates)
+        self.settle_known(piece, stored.duplicates | stored.taken.keys(), stored)
         for key in stored.inserted:
             first, *others = piece.records[key]
             self._settle([first], Outcome.INSERTED)
-            self._settle(others, Outcome.DUPLICATE)
+            self._settle_known(others, stored)
         for key in stored.unsettled:
             self._settle(piece.records[key], Outcome.RETRIED, late)
         for key, rejection in stored.refused.items():
@@ -205,8 +256,22 @@ class _Batch:
         for positions in piece.rejections.values():
             self._settle(positions, Outcome.DUPLICATE)
         for rejection, positions in zip(self.rejections(piece), piece.rejections.values(), strict=True):
-            self._settle(positions[:1], _rejected_or_known(rejection, stored))
+            now = stored.conflicts.get(rejection.id, rejection)
+            self.decoded[positions[0]] = now
+            self._settle(positions[:1], _rejected_or_known(now, stored))
         return again
+
+    def _settle_known(self, positions: Sequence[int], stored: Stored) -> None:
+        self._settle(positions, Outcome.DUPLICATE)
+        if not stored.conflicts:
+            return
+        seen = set[str]()
+        for at in positions:
+            conflict = stored.conflicts.get(digest_of(self.decoded[at].raw))
+            if conflict and conflict.id in stored.rejected and conflict.id not in seen:
+                seen.add(conflict.id)
+                self.decoded[at] = conflict
+                self._settle([at], Outcome.CONFLICTING)
 
     def settle_rest(self, error: TransientError) -> None:
         """Whatever has no result yet is retried because of ``error``."""
@@ -226,7 +291,9 @@ def _id_of(record: Arrived | Rejection) -> str:
 
 
 def _rejected_or_known(rejection: Rejection, stored: Stored) -> Outcome:
-    return Outcome.REJECTED if rejection.id in stored.rejected else Outcome.DUPLICATE
+    if rejection.id not in stored.rejected:
+        return Outcome.DUPLICATE
+    return Outcome.CONFLICTING if rejection.kind == "conflict" else Outcome.REJECTED
 
 
 class BulkProcessor(BatchProcessor):
@@ -315,7 +382,7 @@ class BulkProcessor(BatchProcessor):
             The piece could not be claimed or stored. Its claims are released, as far as possible.
         """
         # The first records are on their way to DynamoDB while the next ones are decoded.
-        claims = self._idempotency.claim(batch.ids(piece), self._milliseconds_left())
+        claims = self._idempotency.claim(batch.keys(piece), self._milliseconds_left())
         try:
             return self._settle_claimed(batch, piece, claims)
         except Exception:
@@ -327,26 +394,25 @@ class BulkProcessor(BatchProcessor):
         batch.decode_rest()
         batch.settle_waiting(piece, claims)
         first = batch.arrived(piece, claims.claimed, slice(1))
-        # A line that comes second with its id has to be noted, and that may fail. Every other delivery of a
-        # completed record is done.
-        later = batch.arrived(piece, claims.claimed, slice(1, None))
-        later += batch.arrived(piece, claims.completed, slice(None))
-        repeats = [each for each in later if each.may_repeat]
-        repeated = {each.record.id for each in repeats}
-        batch.settle_completed(piece, claims.completed - repeated)
+        again = batch.to_compare(piece, claims.claimed, slice(1, None))
+        again += batch.to_compare(piece, claims.completed, slice(None))
+        # Done with other bytes than these. Postgres finds out whether that is other content; a claim does not.
+        suspects = batch.arrived(piece, claims.suspect, slice(None))
+        asked = {each.record.id for each in again}
+        batch.settle_completed(piece, claims.completed - asked)
         rejections = batch.rejections(piece)
 
         stored = Stored()
-        if first or rejections or repeats:
+        if first or rejections or again or suspects:
             seconds = min(STATEMENT_SECONDS, max(1.0, self._milliseconds_left(self._reserve) / 1000))
-            stored = self._sink.store(first, rejections, repeats, seconds=seconds)
+            stored = self._sink.store(first, rejections, again, suspects, seconds=seconds)
         # What cannot be completed stays in progress until its claim runs out. It is stored, so it is a
         # success: failing it would deliver the rest of the batch again, for rows that are there. The price: a
         # duplicate that comes before the claim runs out has to wait until then.
-        self._idempotency.complete(stored.inserted | stored.duplicates)
+        self._idempotency.complete(batch.stored_digests(piece, stored))
         # A refused record leaves its id free: it may come again with a value that Postgres takes.
         self._idempotency.release(stored.refused.keys() | stored.unsettled)
-        batch.settle_completed(piece, claims.completed & repeated)
+        batch.settle_known(piece, (claims.completed & asked) | claims.suspect, stored)
         return batch.settle_stored(piece, stored)
 
     def _milliseconds_left(self, reserve: int = 0) -> int:

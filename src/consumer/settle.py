@@ -43,13 +43,14 @@ _SETTLE_REJECTED = f"""
 DELETE FROM rejected_records AS old USING {_ROWS}
 WHERE {_SAME_LINE} AND old.id <> ALL(string_to_array(:digests, chr(31)))
 """  # noqa: S608 - constants
-# A line that is awaited, or that producer/chunks had rejected, and whose record is there, is this very row, or repeats
-# it. Anything else that is redriven and finds its id taken stays what it is, a rejected record, awaited no more.
-_SETTLE_KNOWN = f"""
+# Of what has the same content as a row: a message that was rejected once, and a line that is awaited, or that
+# producer/chunks had rejected. It is this very row, or repeats it.
+_SETTLE_SAME = f"""
 DELETE FROM rejected_records AS old USING {_ROWS}
-WHERE (old.redriven_at IS NOT NULL OR old.record_id IS NULL) AND (old.id = r.digest OR ({_SAME_LINE}))
-  AND r.upload_id IS NOT NULL AND EXISTS (SELECT FROM records WHERE records.id = r.record_id)
+WHERE old.id = r.digest OR ((old.redriven_at IS NOT NULL OR old.record_id IS NULL) AND {_SAME_LINE})
 """  # noqa: S608 - constants
+_SETTLE_MESSAGES = "DELETE FROM rejected_records WHERE id = ANY(string_to_array(:digests, chr(31)))"
+# Anything else that is redriven and finds its id taken stays what it is, awaited no more.
 _NOT_AWAITED = """
 UPDATE rejected_records SET redriven_at = NULL
 WHERE redriven_at IS NOT NULL AND id = ANY(string_to_array(:digests, chr(31)))
@@ -58,18 +59,37 @@ WHERE redriven_at IS NOT NULL AND id = ANY(string_to_array(:digests, chr(31)))
 
 def settle_rejected(
     connection: Connection,
+    *,
     stored: Sequence[Arrived],
-    again: Sequence[Arrived],
+    same: Sequence[Arrived],
+    compared: Sequence[Arrived],
     rejections: Sequence[Rejection],
+    settled: Sequence[Rejection],
 ) -> None:
-    """Remove rejected records that are settled otherwise now: by a row, a repeat, or (a line) by another rejection."""
-    if _some_rejected(connection, [*stored, *again]):
+    """Remove rejected records that are settled otherwise now: by a row, a repeat, or (a line) by another rejection.
+
+    Parameters
+    ----------
+    stored
+        New rows.
+    same
+        What says the same as a row.
+    compared
+        Everything whose id was known, ``same`` included: it is awaited no more.
+    rejections
+        What is rejected, or in conflict.
+    settled
+        Messages that are no records (any more) and say the same as a row.
+    """
+    if _some_rejected(connection, [*stored, *compared]):
         if stored:
             connection.run(_SETTLE_STORED, **_columns(stored))
-        if again:
-            columns = _columns(again)
-            connection.run(_SETTLE_KNOWN, **columns)
-            connection.run(_NOT_AWAITED, digests=columns["digests"])
+        if same:
+            connection.run(_SETTLE_SAME, **_columns(same))
+        if compared:
+            connection.run(_NOT_AWAITED, digests=column(digest(each.raw) for each in compared))
+    if settled:
+        connection.run(_SETTLE_MESSAGES, digests=column(each.id for each in settled))
     lines = [each for each in rejections if each.upload and (each.record_id or each.is_line)]
     if lines:
         connection.run(

@@ -1,10 +1,11 @@
-"""The account of an upload: every line of the file is a row, a rejection or a repetition, or it is missing.
-Pure.
+"""The account of an upload: every line of the file is a row, a rejection, a repetition or a conflict, or it is
+missing. Pure.
 
 What the file holds is in the ledger (each chunk's count, written once the chunk is published whole); what
 became of it is in Postgres. Only both together can say ``done``:
 
     lines in the file = rows inserted + lines rejected + lines that repeat an id
+                      + lines that have a known id and other content (conflicting)
 """
 
 from __future__ import annotations
@@ -30,11 +31,17 @@ ever loaded; the reason says why."""
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """How many rows Postgres has of one chunk, in each of the three tables."""
+    """How many lines Postgres has of one chunk, by what became of them."""
 
     inserted: int = 0
     rejected: int = 0
     repeated: int = 0
+    conflicting: int = 0
+
+    @property
+    def settled(self) -> int:
+        """All of them."""
+        return self.inserted + self.rejected + self.repeated + self.conflicting
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,7 @@ class ChunkAccount:
     inserted: int
     rejected: int
     repeated: int
+    conflicting: int
     missing: int | None
     """Lines that Postgres has not, or None with ``lines``. Below zero would be more rows than lines: a
     defect."""
@@ -67,6 +75,7 @@ class Account:
     inserted: int
     rejected: int
     repeated: int
+    conflicting: int
     missing: int
     """Lines known to be in the file and not in Postgres. 0 is not enough to be done: see ``state``."""
     chunks_planned: int | None
@@ -141,6 +150,7 @@ def account(
         inserted=sum(chunk.inserted for chunk in chunks),
         rejected=sum(chunk.rejected for chunk in chunks),
         repeated=sum(chunk.repeated for chunk in chunks),
+        conflicting=sum(chunk.conflicting for chunk in chunks),
         missing=sum(max(0, chunk.missing or 0) for chunk in chunks),
         chunks_planned=upload.chunks,
         chunks_published=len(counts),
@@ -173,8 +183,10 @@ def _chunks(
     for number in sorted({*range(planned), *counts, *rows}):
         row = rows.get(number, Rows())
         lines = counts[number].lines if number in counts else None
-        missing = None if lines is None else lines - row.inserted - row.rejected - row.repeated
-        accounts.append(ChunkAccount(number, lines, row.inserted, row.rejected, row.repeated, missing))
+        missing = None if lines is None else lines - row.settled
+        accounts.append(
+            ChunkAccount(number, lines, row.inserted, row.rejected, row.repeated, row.conflicting, missing)
+        )
     return tuple(accounts)
 
 
@@ -188,7 +200,8 @@ def _state(entry: Entry, chunks: Sequence[ChunkAccount]) -> State:
     if all(chunk.lines is not None for chunk in chunks):
         return "loading"
     begun = any(
-        chunk.lines is not None or chunk.inserted or chunk.rejected or chunk.repeated for chunk in chunks
+        chunk.lines is not None or chunk.inserted or chunk.rejected or chunk.repeated or chunk.conflicting
+        for chunk in chunks
     )
     return "publishing" if begun else "planned"
 

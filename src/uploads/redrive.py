@@ -9,7 +9,8 @@ There are two kinds, told apart by the row's id:
 
 A row is marked before anything is sent, and goes in the transaction that stores the record (``consumer.sink``). So the
 account is exact at every moment, and whatever is interrupted on the way is done again by the next ``once redrive``.
-A rejected message whose id another message has brought into ``records`` since stays what it is.
+A rejected message whose id another message has brought into ``records`` since stays what it is, and so does a conflict:
+sent again, it would be one again.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ REASONS = 10
 
 _MESSAGE = "id = encode(sha256(raw), 'hex')"
 _OF = "(:upload ::text IS NULL OR upload_id = :upload)"
-_FREE = "NOT EXISTS (SELECT FROM records WHERE records.id = rejected_records.record_id)"
+_FREE = (
+    "kind = 'rejected' AND NOT EXISTS ("
+    'SELECT FROM records WHERE records.id = rejected_records.record_id COLLATE "C")'
+)
 _JOB = "upload_id || ':' || lpad(upload_chunk::text, 6, '0')"
 
 # Names in these statements are the constants above; values are always bound.
@@ -44,7 +48,8 @@ SELECT count(*) FILTER (WHERE {_MESSAGE} AND {_FREE}), count(*) FILTER (WHERE NO
 FROM rejected_records WHERE {_OF}
 """  # noqa: S608 - constants
 _REASONS = f"""
-SELECT reason, count(*) FROM rejected_records WHERE {_OF} GROUP BY reason ORDER BY 2 DESC, 1 LIMIT {REASONS}
+SELECT reason, count(*) FROM rejected_records
+WHERE {_OF} AND kind = 'rejected' GROUP BY reason ORDER BY 2 DESC, 1 LIMIT {REASONS}
 """  # noqa: S608 - constants
 _SIZES = f"""
 SELECT id, length(raw) FROM rejected_records
@@ -132,5 +137,5 @@ class Redrive:
                 for statement, bound in statements:
                     rows = connection.run(statement, **bound) or []
         except DatabaseError as error:
-            raise TransientError(f"Postgres does not answer this: {describe(error)}") from error
+            raise TransientError(f"Postgres does not answer this: {describe(error)}") from None
         return rows

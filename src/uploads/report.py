@@ -117,6 +117,7 @@ def _shown(row: RejectedRow, keys: dict[str, str], before: dict[str, dict[int, i
         "chunk": row.chunk,
         "line_in_chunk": row.line,
         "record_id": row.record_id,
+        "kind": row.kind,
         "reason": row.reason,
         "raw": row.raw.decode(errors="replace"),
         "raw_bytes": row.raw_bytes,
@@ -144,8 +145,8 @@ def handler(event: Any, _context: LambdaContext) -> dict[str, Any]:
     - ``{"account": ID}`` → ``{"account": {...}}``: see :class:`~uploads.account.Account`; null: no such
       upload.
     - ``{"uploads": N}`` → ``{"uploads": [{...}, ...]}``: the same without ``chunks``, the newest first.
-    - ``{"rejected": ID, "limit": N}`` → ``{"rejected": [{...}, ...]}``: in the order of the file; null: no
-      such upload. With ``"rejected": null`` the last N rejected records of all.
+    - ``{"rejected": ID, "limit": N}`` → ``{"rejected": [{...}, ...]}``: in the order of the file, conflicts
+      among them (``kind``); null: no such upload. With ``"rejected": null`` the last N rejected records of all.
 
     - ``{"redrive": "count" | "messages" | "chunks", "upload": ID or null, "after": ...}`` →
       ``{"redrive": {...}}``: see :class:`~uploads.redrive.Redrive`.

@@ -21,15 +21,18 @@ RAW_BYTES = 1000
 _TIMES = {"records": "loaded_at", "rejected_records": "rejected_at", "repeated_records": "repeated_at"}
 
 # A line that was rejected twice is one line, and one that was stored or repeats an id is not rejected, whatever else
-# somebody said of it: the rows of rejected_records are as many as the messages, and the account is about lines.
+# somebody said of it: the rows of rejected_records are as many as the messages, and the account is about lines. A line
+# that one message calls rejected and another one a conflict is rejected.
 _COUNTS = """
 SELECT 'inserted', upload_chunk, count(*) FROM records WHERE upload_id = :upload GROUP BY upload_chunk
 UNION ALL
 SELECT 'repeated', upload_chunk, count(*) FROM repeated_records WHERE upload_id = :upload GROUP BY upload_chunk
 UNION ALL
-SELECT 'rejected', upload_chunk, count(DISTINCT upload_line) FROM rejected_records AS line
-WHERE upload_id = :upload
-  AND NOT EXISTS (
+SELECT CASE kind WHEN 'conflict' THEN 'conflicting' ELSE kind END, upload_chunk, count(*)
+FROM (SELECT DISTINCT ON (upload_chunk, upload_line) kind, upload_id, upload_chunk, upload_line
+      FROM rejected_records WHERE upload_id = :upload
+      ORDER BY upload_chunk, upload_line, kind DESC) AS line
+WHERE NOT EXISTS (
         SELECT FROM records AS known
         WHERE (known.upload_id, known.upload_chunk, known.upload_line)
             = (line.upload_id, line.upload_chunk, line.upload_line))
@@ -37,7 +40,7 @@ WHERE upload_id = :upload
         SELECT FROM repeated_records AS known
         WHERE (known.upload_id, known.upload_chunk, known.upload_line)
             = (line.upload_id, line.upload_chunk, line.upload_line))
-GROUP BY upload_chunk
+GROUP BY kind, upload_chunk
 """
 # Names in it are the constants above; values are always bound.
 _LAST = "SELECT greatest({})".format(
@@ -47,7 +50,7 @@ _LAST = "SELECT greatest({})".format(
     )
 )
 _REJECTED = """
-SELECT upload_id, upload_chunk, upload_line, record_id, reason, substring(raw FOR :raw_bytes ::integer),
+SELECT upload_id, upload_chunk, upload_line, record_id, kind, reason, substring(raw FOR :raw_bytes ::integer),
        length(raw), rejected_at
 FROM rejected_records
 """
@@ -57,13 +60,15 @@ _REJECTED_LAST = f"{_REJECTED} ORDER BY rejected_at DESC, id LIMIT :limit"
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """One rejected record."""
+    """One rejected record, or one in conflict."""
 
     upload: str | None
     chunk: int | None
     line: int | None
     """The line in the chunk, from 1."""
     record_id: str | None
+    kind: str
+    """``rejected`` or ``conflict``."""
     reason: str
     raw: bytes
     """The first ``RAW_BYTES`` of it."""
@@ -107,4 +112,4 @@ class StoredRows:
             with self._database.transaction() as connection:
                 return connection.run(statement, **bound) or []
         except DatabaseError as error:
-            raise TransientError(f"Postgres does not answer this: {describe(error)}") from error
+            raise TransientError(f"Postgres does not answer this: {describe(error)}") from None

@@ -102,7 +102,7 @@ class Jobs:
             key_prefix=KEY_PREFIX,
             boto3_client=self._dynamodb,
         )
-        table.claim([expired], 1)
+        table.claim([(expired, "")], 1)
         batch = [*map(message, (new, completed, expired)), (HUGE % refused).encode()]
         answer = self._invoke("ConsumerFunction", stream_event(*batch, first=2))
         statuses = [self._status(each) for each in (new, completed, expired, refused)]

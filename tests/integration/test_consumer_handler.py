@@ -10,6 +10,7 @@ import pytest
 from pg8000.native import Connection
 
 from common import clients
+from common.record import Record
 from consumer import handler as consumer
 from tests.unit.consumer_support import POISON, Context, failed, message, stream_event
 
@@ -17,9 +18,17 @@ HUGE = b'{"id":"huge","partition_key":"p","payload":{"n":1' + b"0" * 200_000 + b
 
 
 class Consumer:
-    def __init__(self, database: Any, table: Callable[[], list[dict[str, Any]]]) -> None:
+    def __init__(
+        self, database: Any, table: Callable[[], list[dict[str, Any]]], delete: Callable[[Any], Any]
+    ) -> None:
         self.database = database
         self.table = table
+        self._delete = delete
+
+    def forget(self) -> None:
+        """Nobody remembers what was claimed or completed."""
+        for item in self.table():
+            self._delete({"id": item["id"]})
 
     def deliver(self, *messages: bytes, first: int = 1) -> list[int]:
         return failed(consumer.handler(stream_event(*messages, first=first), Context()))
@@ -59,7 +68,11 @@ def function(database: Any, ministack: Any, monkeypatch: pytest.MonkeyPatch) -> 
     caches: list[Any] = [consumer._processor, clients.dynamodb, clients.dynamodb_transport]
     for cache in caches:
         cache.cache_clear()
-    yield Consumer(database, lambda: dynamodb.scan(TableName=name)["Items"])
+    yield Consumer(
+        database,
+        lambda: dynamodb.scan(TableName=name)["Items"],
+        lambda key: dynamodb.delete_item(TableName=name, Key=key),
+    )
     consumer._processor()._sink._database.close()  # type: ignore[attr-defined]
     for cache in caches:
         cache.cache_clear()
@@ -160,7 +173,7 @@ def test_the_order_is_claim_then_commit_then_complete(
 
 def test_lines_that_repeat_an_id_are_counted_once_each(function: Consumer) -> None:
     def line(number: int, upload: str = "u") -> bytes:
-        return message("order-1", {"n": number}, (upload, 0, number))
+        return message("order-1", {"n": 1}, (upload, 0, number))
 
     for _ in range(2):
         assert function.deliver(line(1), line(2), message("u:30", None, ("u", 0, 3)), line(4)) == []
@@ -173,9 +186,52 @@ def test_lines_that_repeat_an_id_are_counted_once_each(function: Consumer) -> No
     assert function.query(repeated) == [["u", 2, "order-1"], ["u", 4, "order-1"], ["v", 1, "order-1"]]
 
 
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(Record.from_bytes(data).payload_json.encode()).hexdigest()
+
+
+def test_lines_with_a_known_id_and_other_content_are_kept_once_each(function: Consumer) -> None:
+    def line(number: int, upload: str = "u") -> bytes:
+        return message("order-1", {"n": number}, (upload, 0, number))
+
+    for _ in range(2):
+        assert function.deliver(line(1), line(2), message("u:30", None, ("u", 0, 3)), line(4)) == []
+        assert function.deliver(line(1), line(5, "v")) == []
+    assert function.query("SELECT upload_id, upload_line FROM records ORDER BY upload_line") == [
+        ["u", 1],
+        ["u", 3],
+    ]
+    kept = "SELECT kind, upload_id, upload_line, record_id, raw FROM rejected_records ORDER BY 3"
+    assert function.query(kept) == [
+        ["conflict", "u", 2, "order-1", line(2)],
+        ["conflict", "u", 4, "order-1", line(4)],
+        ["conflict", "v", 5, "order-1", line(5, "v")],
+    ]
+    assert function.query("SELECT FROM repeated_records") == []
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["claim completed", "claim forgotten"])
+def test_the_claim_remembers_what_is_stored_and_not_what_came_last(
+    function: Consumer, forgotten: bool
+) -> None:
+    first, other = message("a", {"n": 1}), message("a", {"n": 2})
+    assert function.deliver(first) == []
+    if forgotten:
+        function.forget()
+    for data in (other, message("a", {"n": 3}), other, first):
+        assert function.deliver(data) == []
+    assert function.query("SELECT payload FROM records") == [[{"n": 1}]]
+    kept = "SELECT kind, raw FROM rejected_records ORDER BY raw"
+    assert function.query(kept) == [["conflict", other], ["conflict", message("a", {"n": 3})]]
+    [item] = function.table()
+    assert item["status"]["S"] == "COMPLETED"
+    assert (item["validation"]["S"] == digest_of(first)) is not forgotten
+
+
 def test_claims_have_the_layout_of_powertools_under_a_prefix_of_their_own(function: Consumer) -> None:
     assert function.deliver(message("a")) == []
     [item] = function.table()
     assert item["id"]["S"] == f"records#{hashlib.sha256(b'"a"').hexdigest()}"
     assert item["status"]["S"] == "COMPLETED"
+    assert item["validation"]["S"] == digest_of(message("a"))
     assert int(item["expiration"]["N"]) > 0

@@ -54,6 +54,9 @@ class Store:
         assert len({row[0] for row in rows}) == len(rows)
         return {row[0]: row[1] for row in rows}
 
+    def kinds(self) -> list[str]:
+        return [row[0] for row in self.run("SELECT kind FROM rejected_records ORDER BY id")]
+
     def lines(self, table: str) -> list[tuple[str, int, int]]:
         return sorted(
             (row[0], row[1], row[2])
@@ -207,15 +210,13 @@ def test_a_row_stays_a_row_when_a_later_rule_would_refuse_it(store: Store) -> No
     assert store.rejected().keys() == {arrived[1].raw}
 
 
-def test_what_there_is_no_time_to_search_stays_unsettled_and_the_rest_is_committed(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_there_is_no_time_to_search_stays_unsettled_and_the_rest_is_committed(store: Store) -> None:
     store.run("ALTER TABLE records ADD CHECK (payload->>'n' <> 'bad')")
     arrived = [arrive(str(at), {"n": "bad" if at in {1, 5} else "good"}) for at in range(8)]
     # Read once for the deadline, then before each piece: all, 0-3, 0-1, 0, 1, and too late for 2-3 and 4-7.
     clock = iter([0.0] * 6)
-    monkeypatch.setattr("consumer.sink.time.monotonic", lambda: next(clock, 1e9))
-    stored = store.sink.store(arrived, [reject(b"poison")])
+    sink = PostgresSink(store.database, clock=lambda: next(clock, 1e9))
+    stored = sink.store(arrived, [reject(b"poison")])
     assert store.ids() == stored.inserted == {"0"}
     assert stored.refused.keys() == {"1"}
     assert stored.unsettled == {"2", "3", "4", "5", "6", "7"}
@@ -377,7 +378,7 @@ def settle_lines(store: Store) -> dict[str, list[tuple[str, int, int]]]:
 
 
 def test_a_second_line_with_the_id_of_a_row_is_a_repeat_and_the_first_is_not(store: Store) -> None:
-    one, two = arrive("order-1", {"n": 1}, FIRST), arrive("order-1", {"n": 2}, SECOND)
+    one, two = arrive("order-1", {"n": 1}, FIRST), arrive("order-1", {"n": 1}, SECOND)
     store.sink.store([one])
     for _ in range(2):
         store.sink.store([two])
@@ -397,7 +398,7 @@ def test_a_line_that_repeats_a_record_without_a_file_or_of_another_file_is_a_rep
 
 def test_lines_of_one_batch_with_one_id_are_one_row_and_repeats(store: Store) -> None:
     lines = [("u", 0, number) for number in range(1, 5)]
-    first, *others = [arrive("order-1", {"n": line[2]}, line) for line in lines]
+    first, *others = [arrive("order-1", None, line) for line in lines]
     store.sink.store([first], [], others)
     assert settle_lines(store) == {"records": lines[:1], "repeated_records": lines[1:]}
 
@@ -425,9 +426,14 @@ def test_three_lines_with_one_id_of_which_one_is_refused_are_settled_once_each_i
             for table, lines in settle_lines(store).items()
         }
         assert sorted(line for lines in settled.values() for line in lines) == sorted(places.values()), order
-        assert len(settled["records"]) == 1
-        refused = [places["bad"]] if order[0] == "bad" else []
-        assert settled.get("rejected_records", []) == refused, order
+        row = order[1] if order[0] == "bad" else order[0]
+        assert settled["records"] == [places[row]]
+        kinds = store.run(
+            f"SELECT upload_line, kind FROM rejected_records WHERE upload_id = '{upload}' ORDER BY 1"
+        )
+        assert kinds == [
+            [places[name][2], "rejected" if name == order[0] else "conflict"] for name in names if name != row
+        ], order
 
 
 def test_a_line_that_a_stricter_type_rejects_later_stays_what_it_was(store: Store) -> None:
@@ -447,13 +453,17 @@ def test_a_line_that_a_stricter_type_rejects_later_stays_what_it_was(store: Stor
     }
 
 
+def insert_of(payload: str) -> str:
+    return f"INSERT INTO records VALUES ('order-1', 'p', '{payload}', 'u', 0, 1, 's', '1', now())"
+
+
+@pytest.mark.parametrize("payload", ['{"of":"order-1"}', '{"of":"order-2"}'], ids=["same", "other content"])
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
-def test_two_lines_with_one_id_at_the_same_time_are_one_row_and_one_repeat_at_most(
-    store: Store, end: str
+def test_two_lines_with_one_id_at_the_same_time_are_one_row_and_one_repeat_or_conflict_at_most(
+    store: Store, end: str, payload: str
 ) -> None:
     other = Store(store.settings)
-    insert = "INSERT INTO records VALUES ('order-1', 'p', '{}', 'u', 0, 1, 's', '1', now())"
-    other.run(f"BEGIN; {insert}")
+    other.run(f"BEGIN; {insert_of(payload)}")
     results: list[Stored] = []
     waiting = Thread(target=lambda: results.append(store.sink.store([arrive("order-1", None, SECOND)])))
     waiting.start()
@@ -463,9 +473,13 @@ def test_two_lines_with_one_id_at_the_same_time_are_one_row_and_one_repeat_at_mo
     other.run(end)
     waiting.join()
     other.close()
-    if end == "COMMIT":
+    if end == "COMMIT" and payload == '{"of":"order-1"}':
         assert results[0].duplicates == {"order-1"}
         assert settle_lines(store) == {"records": [FIRST], "repeated_records": [SECOND]}
+    elif end == "COMMIT":
+        assert results[0].taken.keys() == {"order-1"}
+        assert settle_lines(store) == {"records": [FIRST], "rejected_records": [SECOND]}
+        assert store.kinds() == ["conflict"]
     else:
         assert results[0].inserted == {"order-1"}
         assert settle_lines(store) == {"records": [SECOND]}

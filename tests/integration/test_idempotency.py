@@ -19,7 +19,8 @@ from aws_lambda_powertools.utilities.idempotency import (
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
 
 from common.errors import TransientError
-from common.idempotency import BulkIdempotency, Claims
+from common.idempotency import BulkIdempotency
+from tests.unit.idempotency_world import bare, nothing_but
 
 if TYPE_CHECKING:
     from local.ministack import MiniStack
@@ -116,11 +117,6 @@ def table(request: pytest.FixtureRequest, ministack: MiniStack) -> Iterator[Tabl
 one_table = pytest.mark.parametrize("table", ["key"], indirect=True)
 
 
-def nothing_but(**sets: set[str]) -> Claims:
-    names = ("claimed", "completed", "in_progress", "throttled")
-    return Claims(**{name: frozenset(sets.get(name, set())) for name in names})
-
-
 def ran(process: Callable[..., Any], record_id: str) -> str:
     """What Powertools makes of a call."""
     try:
@@ -132,34 +128,34 @@ def ran(process: Callable[..., Any], record_id: str) -> str:
 @pytest.mark.parametrize("record_id", ["abc", "0", '\' OR "1"="1', "Straße #1 \N{SNOWMAN}", "x" * 256])
 class TestPowertoolsSeesOurs:
     def test_claim_as_in_progress(self, table: Table, record_id: str) -> None:
-        assert table.store().claim([record_id], MINUTE) == nothing_but(claimed={record_id})
+        assert table.store().claim(bare([record_id]), MINUTE) == nothing_but(claimed={record_id})
         assert ran(table.function(), record_id) == "in progress"
 
     def test_completed_record_as_completed_by_a_function_that_returned_nothing(
         self, table: Table, record_id: str
     ) -> None:
         store = table.store()
-        store.claim([record_id], MINUTE)
-        assert store.complete([record_id]) == frozenset()
+        store.claim(bare([record_id]), MINUTE)
+        assert store.complete(bare([record_id])) == frozenset()
         assert table.function()(record_id=record_id) is None
         assert ran(table.function(), record_id) == "completed"
 
     def test_released_claim_as_absent(self, table: Table, record_id: str) -> None:
         store = table.store()
-        store.claim([record_id], MINUTE)
+        store.claim(bare([record_id]), MINUTE)
         assert store.release([record_id]) == frozenset()
         assert ran(table.function(), record_id) == "ran"
 
     def test_claim_that_ran_out_as_free_to_take(self, table: Table, record_id: str) -> None:
         store = table.store(seconds_from_now=-120)
-        store.claim([record_id], MINUTE)
+        store.claim(bare([record_id]), MINUTE)
         assert ran(table.function(), record_id) == "ran"
-        assert table.store().claim([record_id], MINUTE) == nothing_but(completed={record_id})
+        assert table.store().claim(bare([record_id]), MINUTE) == nothing_but(completed={record_id})
 
     def test_expired_record_as_free_to_take(self, table: Table, record_id: str) -> None:
         store = table.store(seconds_from_now=-DAY - 10)
-        store.claim([record_id], MINUTE)
-        store.complete([record_id])
+        store.claim(bare([record_id]), MINUTE)
+        store.complete(bare([record_id]))
         assert ran(table.function(), record_id) == "ran"
 
 
@@ -168,46 +164,46 @@ class TestWeSeePowertools:
     def test_call_in_progress_and_then_completed(self, table: Table, record_id: str) -> None:
         seen = []
         store = table.store()
-        table.function(lambda key: seen.append(store.claim([key], MINUTE)))(record_id=record_id)
+        table.function(lambda key: seen.append(store.claim(bare([key]), MINUTE)))(record_id=record_id)
         assert seen == [nothing_but(in_progress={record_id})]
-        assert store.claim([record_id], MINUTE) == nothing_but(completed={record_id})
+        assert store.claim(bare([record_id]), MINUTE) == nothing_but(completed={record_id})
 
     def test_call_that_failed_as_absent(self, table: Table, record_id: str) -> None:
         with pytest.raises(ZeroDivisionError):
             table.function(lambda key: 1 // 0)(record_id=record_id)
-        assert table.store().claim([record_id], MINUTE) == nothing_but(claimed={record_id})
+        assert table.store().claim(bare([record_id]), MINUTE) == nothing_but(claimed={record_id})
 
     def test_call_that_ran_out_as_free_to_take(self, table: Table, record_id: str) -> None:
         seen = []
         later = table.store(seconds_from_now=61)
-        table.function(lambda key: seen.append(later.claim([key], MINUTE)))(record_id=record_id)
+        table.function(lambda key: seen.append(later.claim(bare([key]), MINUTE)))(record_id=record_id)
         assert seen == [nothing_but(claimed={record_id})]
 
     def test_expired_record_as_free_to_take(self, table: Table, record_id: str) -> None:
         table.function()(record_id=record_id)
         later = table.store(seconds_from_now=DAY + 10)
-        assert later.claim([record_id], MINUTE) == nothing_but(claimed={record_id})
+        assert later.claim(bare([record_id]), MINUTE) == nothing_but(claimed={record_id})
 
 
 class TestBothAtOnce:
     def test_release_leaves_what_powertools_took_over_and_is_working_on(self, table: Table) -> None:
         store = table.store(seconds_from_now=-120)
-        store.claim(["abc"], MINUTE)
+        store.claim(bare(["abc"]), MINUTE)
         table.function(lambda key: list(store.release([key])))(record_id="abc")
         assert ran(table.function(), "abc") == "completed"
 
     def test_release_leaves_what_powertools_completed(self, table: Table) -> None:
         store = table.store(seconds_from_now=-120)
-        store.claim(["abc"], MINUTE)
+        store.claim(bare(["abc"]), MINUTE)
         table.function()(record_id="abc")
         assert store.release(["abc"]) == frozenset()
-        assert table.store().claim(["abc"], MINUTE) == nothing_but(completed={"abc"})
+        assert table.store().claim(bare(["abc"]), MINUTE) == nothing_but(completed={"abc"})
 
     def test_the_decorator_works_on_a_bulk_store(self, table: Table) -> None:
         store = table.store()
         process = table.function(store=store)
         assert [ran(process, "abc"), process(record_id="abc")] == ["ran", "ABC"]
-        assert store.claim(["abc", "def"], MINUTE) == nothing_but(claimed={"def"}, completed={"abc"})
+        assert store.claim(bare(["abc", "def"]), MINUTE) == nothing_but(claimed={"def"}, completed={"abc"})
         assert ran(process, "def") == "in progress"
 
 
@@ -217,20 +213,20 @@ class TestABatch:
     @one_table
     def test_of_1000_new_records_costs_80_calls_and_two_write_units_a_record(self, table: Table) -> None:
         store = table.store()
-        assert store.claim(self.KEYS, MINUTE).claimed == frozenset(self.KEYS)
+        assert store.claim(bare(self.KEYS), MINUTE).claimed == frozenset(self.KEYS)
         items = table.items()
         assert len({item["owner"]["S"] for item in items}) == 1
         # A write unit is 1 KB: docs.aws.amazon.com/amazondynamodb/latest/developerguide/read-write-operations.html
         assert max(len(repr(item)) for item in items) < 1024
-        assert store.complete(self.KEYS) == frozenset()
+        assert store.complete(bare(self.KEYS)) == frozenset()
         assert table.calls == {"BatchExecuteStatement": 40, "BatchWriteItem": 40}
         assert Counter(item["status"]["S"] for item in table.items()) == {"COMPLETED": 1000}
 
     @one_table
     def test_of_1000_duplicates_costs_50_calls_at_most(self, table: Table) -> None:
-        table.store().complete(self.KEYS)
+        table.store().complete(bare(self.KEYS))
         table.calls.clear()
-        assert table.store().claim(self.KEYS, MINUTE) == nothing_but(completed=set(self.KEYS))
+        assert table.store().claim(bare(self.KEYS), MINUTE) == nothing_but(completed=set(self.KEYS))
         # What is under way when the first answer comes is inserted; the rest is read, and what was inserted in vain.
         assert table.calls.keys() == {"BatchExecuteStatement", "BatchGetItem"}
         assert table.calls["BatchGetItem"] in {10, 11}
@@ -238,17 +234,17 @@ class TestABatch:
 
     def test_whose_invocation_was_killed_is_taken_over_when_its_time_is_up(self, table: Table) -> None:
         keys = self.KEYS[:130]
-        table.store(seconds_from_now=-120).claim(keys, MINUTE)
+        table.store(seconds_from_now=-120).claim(bare(keys), MINUTE)
         store = table.store()
-        assert store.claim(keys, MINUTE) == nothing_but(claimed=set(keys))
-        assert table.store().claim(keys, MINUTE) == nothing_but(in_progress=set(keys))
+        assert store.claim(bare(keys), MINUTE) == nothing_but(claimed=set(keys))
+        assert table.store().claim(bare(keys), MINUTE) == nothing_but(in_progress=set(keys))
         assert store.release(keys) == frozenset()
         assert table.items() == []
 
     def test_that_two_workers_have_at_once_is_divided_between_them(self, table: Table) -> None:
         stores = [table.store(), table.store()]
         with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(lambda store: store.claim(self.KEYS, MINUTE), stores)
+            first, second = pool.map(lambda store: store.claim(bare(self.KEYS), MINUTE), stores)
         assert not first.claimed & second.claimed
         assert first.claimed | second.claimed == frozenset(self.KEYS)
         assert first.in_progress == second.claimed
@@ -257,4 +253,4 @@ class TestABatch:
     @one_table
     def test_for_a_table_that_is_not_there_names_it(self, table: Table) -> None:
         with pytest.raises(TransientError, match=r"table no-such-table: ResourceNotFound"):
-            table.store(table="no-such-table").claim(["abc"], MINUTE)
+            table.store(table="no-such-table").claim(bare(["abc"]), MINUTE)

@@ -236,8 +236,10 @@ def test_a_redriven_record_whose_id_came_before_it_stays_rejected_and_is_awaited
     assert len(world.redrive.messages(None, "")["messages"]) == 1
     assert world.deliver(message("r1", {"good": 1})) == [Outcome.INSERTED]
     assert (world.marked(), "r1" in world.claims.completed) == (1, True)
-    assert world.deliver(bad, redriven=True) == [Outcome.DUPLICATE]
+    assert world.deliver(bad, redriven=True) == [Outcome.CONFLICTING]
     assert (world.ids("records"), len(world.ids("rejected_records")), world.marked()) == (["r1"], 1, 0)
+    assert world.deliver(bad, redriven=True) == [Outcome.DUPLICATE]
+    assert world.redrive.messages(None, "")["messages"] == []
 
 
 def test_a_redriven_record_whose_id_comes_in_its_own_batch_is_awaited_no_more(world: World) -> None:
@@ -246,7 +248,7 @@ def test_a_redriven_record_whose_id_comes_in_its_own_batch_is_awaited_no_more(wo
     world.redrive.messages(None, "")
     assert world.deliver(message("r1", {"good": 1}), bad, redriven=True) == [
         Outcome.INSERTED,
-        Outcome.DUPLICATE,
+        Outcome.CONFLICTING,
     ]
     assert (world.ids("records"), len(world.ids("rejected_records")), world.marked()) == (["r1"], 1, 0)
 
@@ -264,7 +266,7 @@ def test_a_redriven_record_whose_id_is_remembered_though_its_row_is_gone_is_awai
 
 @pytest.mark.parametrize("completed", [True, False], ids=["claim completed", "claim forgotten"])
 def test_a_redriven_line_whose_id_another_line_has_brought_is_a_repeat(world: World, completed: bool) -> None:
-    first, bad = message("own", {}, (UPLOAD.upload, 0, 1)), message("own", {"bad": 1}, PLACE)
+    first, bad = message("own", {"bad": 1}, (UPLOAD.upload, 0, 1)), message("own", {"bad": 1}, PLACE)
     world.reject(bad)
     world.redrive.messages(None, "")
     world.deliver(first)
@@ -274,6 +276,26 @@ def test_a_redriven_line_whose_id_another_line_has_brought_is_a_repeat(world: Wo
         assert world.deliver(bad, redriven=True) == [Outcome.DUPLICATE]
         assert (world.ids("records"), world.ids("rejected_records")) == (["own"], [])
         assert world.admin.run("SELECT upload_line FROM repeated_records") == [[3]]
+
+
+@pytest.mark.parametrize("completed", [True, False], ids=["claim completed", "claim forgotten"])
+def test_a_redriven_line_whose_id_another_line_has_brought_with_other_content_is_a_conflict(
+    world: World, completed: bool
+) -> None:
+    first, bad = message("own", {}, (UPLOAD.upload, 0, 1)), message("own", {"bad": 1}, PLACE)
+    world.reject(bad)
+    world.redrive.messages(None, "")
+    world.deliver(first)
+    if not completed:
+        world.claims.completed.clear()
+    assert world.deliver(bad, redriven=True) == [Outcome.CONFLICTING]
+    assert world.deliver(bad, redriven=True) == [Outcome.DUPLICATE]
+    assert world.ids("records") == ["own"]
+    assert world.admin.run("SELECT id, kind, redriven_at, upload_line FROM rejected_records") == [
+        [digest(bad), "conflict", None, 3]
+    ]
+    assert world.admin.run("SELECT FROM repeated_records") == []
+    assert world.redrive.count(None)["messages"] == 0
 
 
 # --- a record that is rejected by one version of the code and comes again, unasked, to another

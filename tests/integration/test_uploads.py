@@ -249,6 +249,28 @@ def test_a_line_counts_once_whatever_there_is_of_it(aws: Aws, rows: Rows, ask: C
     assert (account["state"], account["reason"]) == ("done", None)
 
 
+def test_a_line_in_conflict_is_settled_and_not_rejected(
+    aws: Aws, rows: Rows, ask: Callable[..., Any]
+) -> None:
+    aws.ledger.register(UPLOAD)
+    aws.ledger.mark_planned(UPLOAD, 1, NOW)
+    aws.dynamodb.put_item(TableName=aws.table, Item=count(0, 4, 0).to_item(UPLOAD.upload))
+    rows.add("records", 0, 1)
+    rows.add("rejected_records", 0, 2)
+    # Line 3 says two things in two messages, and one of them is no record.
+    for number, (place, kind) in enumerate(
+        [(3, "conflict"), (3, "rejected"), (4, "conflict"), (4, "conflict")]
+    ):
+        rows.add("rejected_records", 0, place, id=f"{number}", kind=kind)
+    account = ask(account=UPLOAD.upload)["account"]
+    names = ("lines", "inserted", "rejected", "repeated", "conflicting", "missing")
+    assert [account[name] for name in names] == [4, 1, 2, 0, 1, 0]
+    assert [account["chunks"][0][name] for name in names] == [4, 1, 2, 0, 1, 0]
+    assert account["state"] == "done"
+    shown = ask(rejected=UPLOAD.upload, limit=10)["rejected"]
+    assert sorted(row["kind"] for row in shown) == ["conflict"] * 3 + ["rejected"] * 2
+
+
 def test_a_row_taken_lately_keeps_an_upload_from_being_stuck(
     aws: Aws, rows: Rows, ask: Callable[..., Any]
 ) -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from common.errors import TransientError
@@ -98,6 +99,8 @@ class FakeIdempotency:
 
     steps: list[tuple[str, Any]] = field(default_factory=list)
     completed: set[str] = field(default_factory=set)
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of completed ones; what is not here has none."""
     mine: set[str] = field(default_factory=set)
     held: set[str] = field(default_factory=set)
     throttled: set[str] = field(default_factory=set)
@@ -105,25 +108,29 @@ class FakeIdempotency:
     uncompletable: bool = False
     down: bool = False
 
-    def claim(self, keys: Iterable[str], remaining_time_in_millis: int) -> Claims:
-        wanted = frozenset(keys)
+    def claim(self, keys: Iterable[tuple[str, str]], remaining_time_in_millis: int) -> Claims:
+        asked = dict(keys)
+        wanted = frozenset(asked)
         self.steps.append(("claim", sorted(wanted)))
         self.valid_for.append(remaining_time_in_millis)
         if self.down:
             raise TransientError("idempotency table: no connection")
-        completed = wanted & self.completed
-        in_progress = (wanted & (self.held | self.mine)) - completed
-        throttled = (wanted & self.throttled) - completed - in_progress
-        claimed = wanted - completed - in_progress - throttled
+        done = wanted & self.completed
+        suspect = frozenset(key for key in done if self.digests.get(key, asked[key]) != asked[key])
+        in_progress = (wanted & (self.held | self.mine)) - done
+        throttled = (wanted & self.throttled) - done - in_progress
+        claimed = wanted - done - in_progress - throttled
         self.mine |= claimed
-        return Claims(claimed, completed, in_progress, throttled)
+        return Claims(claimed, done - suspect, suspect, in_progress, throttled)
 
-    def complete(self, keys: Iterable[str]) -> frozenset[str]:
-        done = frozenset(keys)
+    def complete(self, keys: Iterable[tuple[str, str]]) -> frozenset[str]:
+        digests = dict(keys)
+        done = frozenset(digests)
         self.steps.append(("complete", sorted(done)))
         if self.uncompletable:
             return done
         self.completed |= done
+        self.digests |= digests
         self.mine -= done
         return frozenset()
 
@@ -149,7 +156,8 @@ class FakeSink:
         self,
         arrived: Sequence[Arrived],
         rejections: Sequence[Rejection],
-        duplicates: Sequence[Arrived],
+        again: Sequence[Arrived],
+        suspects: Sequence[Arrived],
         *,
         seconds: float,
     ) -> Stored:
@@ -159,23 +167,41 @@ class FakeSink:
         refused = {
             each.record.id: reject(each, "Postgres: refused")
             for each in arrived
-            if "refuse" in json.loads(each.record.payload_json)
+            if "refuse" in _content(each) and each.record.id not in self.rows
         }
-        new = {each.id: each for each in (*rejections, *refused.values()) if each.id not in self.rejected}
         tried = {
             each.record.id: each
             for each in arrived
             if each.record.id not in refused and each.record.id not in self.unsettled
         }
         inserted = tried.keys() - self.rows.keys()
-        duplicate = tried.keys() & self.rows.keys()
+        known = tried.keys() & self.rows.keys()
         self.rows |= {key: tried[key] for key in inserted}
-        self.rejected |= new
-        self.repeated += duplicates
+        same = {key for key in known if _content(tried[key]) == _content(self.rows[key])}
+        others = [tried[key] for key in known - same]
+        others += [each for each in again if each.record.id in self.rows and not self._is_known(each)]
+        others += [each for each in suspects if not self._is_known(each)]
+        conflicts = {(made := reject(each, "its id is taken", kind="conflict")).id: made for each in others}
+        kept = {each.id: each for each in (*rejections, *refused.values(), *conflicts.values())}
+        new = kept.keys() - self.rejected.keys()
+        self.rejected |= {key: kept[key] for key in new}
+        self.repeated += [each for each in (*again, *suspects) if self._is_known(each) and each.has_own_id]
         return Stored(
-            frozenset(inserted),
-            frozenset(duplicate),
-            refused,
-            frozenset({each.record.id for each in arrived} & self.unsettled),
-            frozenset(new),
+            inserted=frozenset(inserted),
+            duplicates=frozenset(same),
+            taken={
+                key: sha256(self.rows[key].record.payload_json.encode()).hexdigest() for key in known - same
+            },
+            refused=refused,
+            unsettled=frozenset({each.record.id for each in arrived} & self.unsettled),
+            rejected=frozenset(new),
+            conflicts=conflicts,
         )
+
+    def _is_known(self, each: Arrived) -> bool:
+        row = self.rows.get(each.record.id)
+        return row is not None and _content(row) == _content(each)
+
+
+def _content(each: Arrived) -> Any:
+    return json.loads(each.record.payload_json)

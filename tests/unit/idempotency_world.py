@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import boto3
@@ -75,6 +75,8 @@ class World:
             item["expiration"] = {"N": str(int(self.clock.now) + int(seconds))}
         if (seconds := times["in_progress_expiration"]) is not None:
             item["in_progress_expiration"] = {"N": str(int(self.clock.now * 1000) + round(seconds * 1000))}
+        if "validation" in times:
+            item["validation"] = {"S": times["validation"]}
         if "owner" in times:
             item["owner"] = {"S": times["owner"]}
         self.dynamodb.put(item)
@@ -96,8 +98,13 @@ def ids(count: int) -> list[str]:
     return [f"record-{number}" for number in range(count)]
 
 
+def bare(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The keys without a digest, as a claim takes them."""
+    return ((key, "") for key in keys)
+
+
 def nothing_but(**sets: set[str]) -> Claims:
-    names = ("claimed", "completed", "in_progress", "throttled")
+    names = ("claimed", "completed", "suspect", "in_progress", "throttled")
     return Claims(**{name: frozenset(sets.get(name, set())) for name in names})
 
 

@@ -86,8 +86,10 @@ def test_what_was_stored_but_not_completed_is_found_by_its_key_and_completed() -
 def test_equal_ids_in_a_batch_are_one_record() -> None:
     world = World()
     assert world.deliver(message("a", {"n": 1}), message("b"), message("a", {"n": 2})) == []
-    assert world.outcomes == ["inserted", "inserted", "duplicate"]
+    assert world.outcomes == ["inserted", "inserted", "conflicting"]
     assert world.sink.rows["a"].record.payload_json == '{"n": 1}'
+    [kept] = world.sink.rejected.values()
+    assert (kept.kind, kept.record_id, kept.raw) == ("conflict", "a", message("a", {"n": 2}))
 
 
 def test_poison_records_are_rejected_once_and_their_neighbours_land() -> None:
@@ -157,7 +159,7 @@ def test_while_postgres_is_away_completed_records_are_still_done() -> None:
 def test_a_repeated_line_is_not_done_before_postgres_has_noted_it() -> None:
     world = World()
     line = message("order-1", upload=("u", 0, 2))
-    world.idempotency.completed = {"order-1"}
+    world.deliver(message("order-1"))
     world.sink.down = True
     assert world.deliver(line) == [1]
     world.sink.down = False
@@ -182,6 +184,70 @@ def test_lines_whose_id_comes_from_their_place_are_never_repeats() -> None:
     assert world.sink.repeated == []
 
 
+ONE, OTHER, THIRD = (message("a", {"n": number}) for number in (1, 2, 3))
+
+
+def kept(world: World) -> list[tuple[str, bytes]]:
+    return sorted((each.kind, each.raw) for each in world.sink.rejected.values())
+
+
+@pytest.mark.parametrize("slice_records", [1, 1_000])
+@pytest.mark.parametrize("batches", [[[ONE, OTHER, THIRD, OTHER]], [[ONE], [OTHER, THIRD], [OTHER]]], ids=len)
+def test_other_content_under_a_known_id_is_kept_once_and_never_stored(
+    batches: list[list[bytes]], slice_records: int
+) -> None:
+    world = World(slice_records=slice_records)
+    counts: Counter[str] = Counter()
+    for batch in batches:
+        assert world.deliver(*batch) == []
+        counts.update(world.outcomes)
+    assert counts == {"inserted": 1, "conflicting": 2, "duplicate": 1}
+    assert world.sink.rows["a"].raw == ONE
+    assert kept(world) == [("conflict", OTHER), ("conflict", THIRD)]
+
+
+def test_the_digest_that_is_completed_is_of_what_is_stored_so_that_every_other_content_is_compared() -> None:
+    world = World()
+    world.deliver(ONE)
+    world.idempotency.completed.clear()  # its claim is forgotten
+    for data in (OTHER, THIRD, ONE):
+        assert world.deliver(data) == []
+    assert kept(world) == [("conflict", OTHER), ("conflict", THIRD)]
+    assert world.outcomes == ["duplicate"]
+
+
+def test_a_completed_record_without_a_digest_is_a_duplicate_whatever_it_says() -> None:
+    world = World()
+    world.deliver(ONE)
+    world.idempotency.digests.clear()  # another release has completed it
+    assert world.deliver(OTHER) == []
+    assert (world.outcomes, kept(world)) == (["duplicate"], [])
+
+
+def test_a_record_in_progress_elsewhere_waits_whatever_it_says() -> None:
+    world = World()
+    world.idempotency.held = {"a"}
+    world.idempotency.digests = {"a": "another"}
+    assert world.deliver(OTHER) == [1]
+
+
+def test_while_postgres_is_away_a_suspect_is_neither_a_duplicate_nor_a_conflict() -> None:
+    world = World()
+    world.deliver(ONE)
+    world.sink.down = True
+    assert world.deliver(OTHER, ONE) == [1, 2]
+    world.sink.down = False
+    assert world.deliver(OTHER, ONE) == []
+    assert world.outcomes == ["conflicting", "duplicate"]
+
+
+def test_the_same_content_in_other_bytes_is_a_duplicate() -> None:
+    world = World()
+    world.deliver(message("a", {"n": 1, "m": 2}))
+    assert world.deliver(message("a", {"m": 2, "n": 1})) == []
+    assert (world.outcomes, kept(world)) == (["duplicate"], [])
+
+
 def test_a_refused_record_is_rejected_and_leaves_its_id_free() -> None:
     world = World()
     assert world.deliver(message("a", {"refuse": True}), message("b")) == []
@@ -202,7 +268,7 @@ def test_a_second_message_with_the_id_of_a_refused_one_is_tried_in_its_own_right
         message("a", {"n": 4}),
     ]
     assert world.deliver(*batch) == []
-    assert world.outcomes == ["rejected", "duplicate", "rejected", "inserted", "duplicate"]
+    assert world.outcomes == ["rejected", "duplicate", "rejected", "inserted", "conflicting"]
     assert world.sink.rows["a"].record.payload_json == '{"n": 3}'
 
 
@@ -358,13 +424,17 @@ def test_every_record_has_one_outcome_and_ends_as_one_row(
 
     assert world.idempotency.mine == set()
     assert counts["inserted"] == len(world.sink.rows)
-    assert counts["rejected"] == len(world.sink.rejected)
+    assert counts["rejected"] + counts["conflicting"] == len(world.sink.rejected)
     sent = [data for batch in batches for data in batch]
     good = {json.loads(data)["id"] for data in sent if b'"n"' in data}
     assert world.sink.rows.keys() == good
-    for rejection in world.sink.rejected.values():
+    kept = world.sink.rejected.values()
+    for rejection in kept:
         assert rejection.raw in sent
-        assert b'"n"' not in rejection.raw
-    for data in sent:
-        if b'"n"' not in data and b"refuse" not in data:
-            assert data in {each.raw for each in world.sink.rejected.values()}
+        if rejection.kind == "rejected":
+            assert b'"n"' not in rejection.raw
+        else:
+            assert rejection.record_id in good
+    stored = {each.raw for each in world.sink.rows.values()}
+    assert {each.raw for each in kept} | stored == set(sent)
+    assert not {each.raw for each in kept} & stored

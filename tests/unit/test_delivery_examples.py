@@ -224,7 +224,7 @@ def test_the_claim_lets_an_effect_happen_once_and_frees_what_was_not_done(
     with pytest.raises(ConnectionError):
         example.handler(event, CONTEXT)
     away.clear()
-    example.store.claim(["b"], 60_000)  # another invocation has it now
+    example.store.claim([("b", "")], 60_000)  # another invocation has it now
     assert example.handler(event, CONTEXT) == {"batchItemFailures": [{"itemIdentifier": "2"}]}
     example.store.release(["b"])
     assert example.handler(event, CONTEXT) == {"batchItemFailures": []}

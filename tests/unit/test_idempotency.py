@@ -26,6 +26,7 @@ from tests.unit.idempotency_world import (
     THROTTLED,
     Slow,
     World,
+    bare,
     config,
     hashed,
     ids,
@@ -43,7 +44,7 @@ class TestClaimsOfNewKeys:
     def test_are_stored_as_powertools_stores_a_call_in_progress_with_an_owner_beside(
         self, world: World
     ) -> None:
-        assert world.store().claim(["a"], MINUTE) == nothing_but(claimed={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(claimed={"a"})
         item = world.item("a") or {}
         assert len(item.pop("owner")["S"]) == 16
         assert item == {
@@ -54,23 +55,23 @@ class TestClaimsOfNewKeys:
         }
 
     def test_of_no_keys_ask_nothing(self, world: World) -> None:
-        assert world.store().claim([], MINUTE) == nothing_but()
+        assert world.store().claim(bare([]), MINUTE) == nothing_but()
         assert world.dynamodb.requests == []
 
     def test_of_equal_keys_are_one_claim(self, world: World) -> None:
-        assert world.store().claim(["a", "b", "a"], MINUTE) == nothing_but(claimed={"a", "b"})
+        assert world.store().claim(bare(["a", "b", "a"]), MINUTE) == nothing_but(claimed={"a", "b"})
         ((_, body),) = world.dynamodb.requests
         assert len(body["Statements"]) == 2
 
     def test_of_1000_keys_are_40_requests_and_as_many_complete_them(self, world: World) -> None:
         store, keys = world.store(in_flight=4), ids(1000)
-        assert store.claim(keys, MINUTE) == nothing_but(claimed=set(keys))
-        assert store.complete(keys) == frozenset()
+        assert store.claim(bare(keys), MINUTE) == nothing_but(claimed=set(keys))
+        assert store.complete(bare(keys)) == frozenset()
         assert world.dynamodb.operations() == ["BatchExecuteStatement"] * 40 + ["BatchWriteItem"] * 40
         assert {world.status(key) for key in keys} == {"COMPLETED"}
 
     def test_bind_all_values_in_the_statements(self, world: World) -> None:
-        world.store(key_prefix='it\'s "x" ?').claim(["'; --"], MINUTE)
+        world.store(key_prefix='it\'s "x" ?').claim(bare(["'; --"]), MINUTE)
         ((_, body),) = world.dynamodb.requests
         assert body["Statements"][0]["Statement"] == (
             "INSERT INTO \"claims\" VALUE {'id': ?, 'expiration': ?, 'status': ?, "
@@ -80,14 +81,14 @@ class TestClaimsOfNewKeys:
 
     def test_have_another_owner_each_time(self, world: World) -> None:
         store = world.store()
-        store.claim(["a"], MINUTE)
-        store.claim(["b"], MINUTE)
+        store.claim(bare(["a"]), MINUTE)
+        store.claim(bare(["b"]), MINUTE)
         owners = {item["owner"]["S"] for item in world.dynamodb.items.values()}
         assert len(owners) == 2
 
     def test_of_an_empty_key_are_refused(self, world: World) -> None:
         with pytest.raises(IdempotencyKeyError):
-            world.store().claim(["a", ""], MINUTE)
+            world.store().claim(bare(["a", ""]), MINUTE)
         assert world.dynamodb.requests == []
 
 
@@ -125,9 +126,10 @@ class TestExistingItems:
     ) -> None:
         world.dynamodb.returns_duplicates = returned
         before = world.put("a", **existing)
-        assert world.store().claim(["a", "b"], MINUTE) == Claims(
+        assert world.store().claim(bare(["a", "b"]), MINUTE) == Claims(
             **{
                 "completed": frozenset(),
+                "suspect": frozenset(),
                 "in_progress": frozenset(),
                 "throttled": frozenset(),
                 expected: frozenset({"a"}),
@@ -192,7 +194,7 @@ class TestTheFormatIsPowertools:
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         world.put("a", in_progress_expiration=-1)
-        world.store().claim(["a"], MINUTE)
+        world.store().claim(bare(["a"]), MINUTE)
         world.put("a", in_progress_expiration=-1)
         self.powertools(world, monkeypatch).save_inprogress(data="a", remaining_time_in_millis=MINUTE)
         ours, theirs = [body for operation, body in world.dynamodb.requests if operation == "PutItem"]
@@ -202,7 +204,7 @@ class TestTheFormatIsPowertools:
     def test_a_completed_item_has_the_values_that_theirs_has_for_a_function_that_returns_nothing(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        world.store().complete(["a"])
+        world.store().complete(bare(["a"]))
         layer = self.powertools(world, monkeypatch)
         layer.save_inprogress(data="b", remaining_time_in_millis=MINUTE)
         layer.save_success(data="b", result=None)  # type: ignore[arg-type]  # what their handler passes for None
@@ -217,7 +219,7 @@ class TestTheFormatIsPowertools:
     @given(key=st.text(min_size=1))
     def test_keys_are_hashed_as_theirs(self, function: str, key: str) -> None:
         world = World()
-        world.store(config=config(hash_function=function)).claim([key], MINUTE)
+        world.store(config=config(hash_function=function)).claim(bare([key]), MINUTE)
         layer = DynamoDBPersistenceLayer(TABLE, boto3_client=CLIENT)
         layer.configure(config(hash_function=function), key_prefix="consumer")
         assert list(world.dynamodb.items) == [(layer._get_hashed_idempotency_key(key),)]
@@ -226,15 +228,15 @@ class TestTheFormatIsPowertools:
         world = World(FakeDynamoDB(TABLE, sort_key="sort"))
         options = {"sort_key_attr": "sort", "static_pk_value": "all"}
         store = world.store(**options)
-        store.claim(["done", "mine"], MINUTE)
-        store.complete(["done"])
+        store.claim(bare(["done", "mine"]), MINUTE)
+        store.complete(bare(["done"]))
         layer = self.powertools(world, monkeypatch, **options)
         assert layer.get_record(data="done").status == "COMPLETED"
         assert layer.get_record(data="mine").status == "INPROGRESS"
         for returned in (True, False):
             world.dynamodb.returns_duplicates = returned
             expected = nothing_but(completed={"done"}, in_progress={"mine"})
-            assert world.store(**options).claim(["done", "mine"], MINUTE) == expected
+            assert world.store(**options).claim(bare(["done", "mine"]), MINUTE) == expected
         store.release(["done", "mine"])
         assert list(world.dynamodb.items) == [("all", hashed("done"))]
 
@@ -245,8 +247,8 @@ class TestTheFormatIsPowertools:
             "status_attr": "state",
             "data_attr": "result",
         }
-        world.store(**names, owner_attr="who").claim(["a"], MINUTE)
-        world.store(**names, owner_attr="who").complete(["b"])
+        world.store(**names, owner_attr="who").claim(bare(["a"]), MINUTE)
+        world.store(**names, owner_attr="who").complete(bare(["b"]))
         assert set(world.item("a") or {}) == {"id", "ttl", "until", "state", "who"}
         assert set(world.item("b") or {}) == {"id", "ttl", "state", "result"}
         layer = self.powertools(world, monkeypatch, **names)
@@ -278,37 +280,37 @@ class TestTheConstructor:
         store.configure(config(), key_prefix="consumer")
         with pytest.raises(ValueError, match="consumer"):
             store.configure(config(), key_prefix="other")
-        store.claim(["a"], MINUTE)
+        store.claim(bare(["a"]), MINUTE)
         assert world.item("a")
 
 
 class TestRelease:
     def test_frees_the_keys_for_others(self, world: World) -> None:
         store = world.store()
-        store.claim(ids(30), MINUTE)
+        store.claim(bare(ids(30)), MINUTE)
         assert store.release(ids(30)) == frozenset()
-        assert world.store().claim(ids(30), MINUTE) == nothing_but(claimed=set(ids(30)))
+        assert world.store().claim(bare(ids(30)), MINUTE) == nothing_but(claimed=set(ids(30)))
 
     def test_leaves_a_claim_that_ran_out_and_was_taken_over(self, world: World) -> None:
         store = world.store()
-        store.claim(["a"], 1_000)
+        store.claim(bare(["a"]), 1_000)
         world.clock.now += 2
-        assert world.store().claim(["a"], MINUTE) == nothing_but(claimed={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(claimed={"a"})
         taken = world.item("a")
         assert store.release(["a"]) == frozenset()
         assert world.item("a") == taken
 
     def test_leaves_a_completed_item_even_if_powertools_left_our_owner_in_it(self, world: World) -> None:
         store = world.store()
-        store.claim(["a"], MINUTE)
+        store.claim(bare(["a"]), MINUTE)
         (world.item("a") or {})["status"] = {"S": "COMPLETED"}
         assert store.release(["a"]) == frozenset()
         assert world.status("a") == "COMPLETED"
 
     def test_after_completion_asks_nothing(self, world: World) -> None:
         store = world.store()
-        store.claim(["a"], MINUTE)
-        store.complete(["a"])
+        store.claim(bare(["a"]), MINUTE)
+        store.complete(bare(["a"]))
         world.dynamodb.requests.clear()
         assert store.release(["a"]) == frozenset()
         assert world.dynamodb.requests == []
@@ -317,7 +319,7 @@ class TestRelease:
         world.put("theirs")
         world.put("done", "COMPLETED")
         store = world.store()
-        store.claim(["mine", "theirs", "done"], MINUTE)
+        store.claim(bare(["mine", "theirs", "done"]), MINUTE)
         store.release(["mine"])
         world.dynamodb.requests.clear()
         assert store.release(["mine", "theirs", "done", "unknown"]) == frozenset()
@@ -330,22 +332,22 @@ class TestRelease:
         self, world: World, trouble: Trouble, caplog: pytest.LogCaptureFixture
     ) -> None:
         store = world.store()
-        store.claim(["a", "b"], MINUTE)
+        store.claim(bare(["a", "b"]), MINUTE)
         world.dynamodb.trouble = troubles(then=trouble)
         assert store.release(["a"]) == frozenset({"a"})
         assert re.search(r"table claims: could not release 1 keys: .*(Thr|Denied|connect)", caplog.text)
         world.dynamodb.trouble = troubles()
-        assert store.claim(["a", "b"], MINUTE) == nothing_but(claimed={"a"}, in_progress={"b"})
+        assert store.claim(bare(["a", "b"]), MINUTE) == nothing_but(claimed={"a"}, in_progress={"b"})
 
 
 class TestComplete:
     def test_of_no_keys_asks_nothing(self, world: World) -> None:
-        assert world.store().complete([]) == frozenset()
+        assert world.store().complete(bare([])) == frozenset()
         assert world.dynamodb.requests == []
 
     def test_replaces_whatever_is_there(self, world: World) -> None:
         world.put("a", owner="other")
-        assert world.store().complete(["a", "a"]) == frozenset()
+        assert world.store().complete(bare(["a", "a"])) == frozenset()
         assert world.status("a") == "COMPLETED"
         assert "owner" not in (world.item("a") or {})
 
@@ -361,13 +363,13 @@ class TestComplete:
             return trouble if asked & first else None
 
         world.dynamodb.trouble = plan
-        assert world.store().complete(keys) == frozenset(keys[:25])
+        assert world.store().complete(bare(keys)) == frozenset(keys[:25])
         assert {key for key in keys if world.status(key)} == set(keys[25:])
         assert re.search(r"table claims: could not complete 25 keys: .*(Thr|Denied|connect)", caplog.text)
 
     def test_reports_what_stays_unprocessed(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         world.dynamodb.trouble = troubles(then=Trouble("items", spare=lambda position: position > 1))
-        assert world.store().complete(ids(10)) == frozenset(ids(2))
+        assert world.store().complete(bare(ids(10))) == frozenset(ids(2))
         assert len(world.dynamodb.requests) == Calls.attempts
         assert "could not complete 2 keys" in caplog.text
 
@@ -381,7 +383,7 @@ class TestAnIterator:
                 asked.append(key)
                 yield key
 
-        assert world.store().claim(keys(), MINUTE) == nothing_but(claimed=set(ids(60)))
+        assert world.store().claim(bare(keys()), MINUTE) == nothing_but(claimed=set(ids(60)))
         assert asked == [*ids(60), "record-0"]
 
     def test_is_asked_for_the_next_keys_when_the_first_are_under_way(self, world: World) -> None:
@@ -392,7 +394,7 @@ class TestAnIterator:
                 sent_when_asked.append(len(world.dynamodb.requests))
                 yield key
 
-        world.store().claim(keys(), MINUTE)
+        world.store().claim(bare(keys()), MINUTE)
         assert sent_when_asked == [0] * 25 + [1] * 25 + [2] * 25
 
     @pytest.mark.parametrize("known_after", [200, 10_000])
@@ -407,7 +409,7 @@ class TestAnIterator:
                 sent_when_asked.append(len(world.dynamodb.requests))
                 yield key
 
-        claims = world.store(in_flight=40, transport=slow).claim(keys(), MINUTE)
+        claims = world.store(in_flight=40, transport=slow).claim(bare(keys()), MINUTE)
         assert claims == nothing_but(claimed=set(ids(1000)))
         assert world.dynamodb.operations() == ["BatchExecuteStatement"] * 40
         assert sent_when_asked[:200] == [0] * 25 + [1] * 175
@@ -419,7 +421,7 @@ class TestAnIterator:
                 world.clock.now += 1
                 yield key
 
-        claims = world.store(patience_seconds=30).claim(keys(), MINUTE)
+        claims = world.store(patience_seconds=30).claim(bare(keys()), MINUTE)
         assert claims == nothing_but(claimed=set(ids(25)), throttled=set(ids(60)) - set(ids(25)))
 
 
@@ -430,7 +432,7 @@ class TestARedeliveredBatch:
 
     def test_is_read_rather_than_inserted_once_that_is_clear(self, world: World) -> None:
         self.completed(world, ids(1000))
-        assert world.store().claim(ids(1000), MINUTE) == nothing_but(completed=set(ids(1000)))
+        assert world.store().claim(bare(ids(1000)), MINUTE) == nothing_but(completed=set(ids(1000)))
         operations = world.dynamodb.operations()
         assert operations == ["BatchExecuteStatement"] + ["BatchGetItem"] * 10
 
@@ -438,20 +440,20 @@ class TestARedeliveredBatch:
         self.completed(world, ids(1000))
         asked: list[str] = []
         store = world.store(in_flight=40, transport=Slow(lambda: len(asked) > 600))
-        claims = store.claim((asked.append(key) or key for key in ids(1000)), MINUTE)
+        claims = store.claim(bare(asked.append(key) or key for key in ids(1000)), MINUTE)
         assert claims == nothing_but(completed=set(ids(1000)))
         assert world.dynamodb.operations() == ["BatchExecuteStatement"] + ["BatchGetItem"] * 10
 
     def test_that_was_done_in_part_is_claimed_where_it_was_not(self, world: World) -> None:
         self.completed(world, ids(100))
         before = world.clock.now
-        claims = world.store().claim(ids(300), MINUTE)
+        claims = world.store().claim(bare(ids(300)), MINUTE)
         assert claims == nothing_but(completed=set(ids(100)), claimed=set(ids(300)) - set(ids(100)))
         assert world.clock.now == before  # that keys are free is no reason for a pause
 
     def test_is_not_suspected_for_some_duplicates(self, world: World) -> None:
         self.completed(world, ids(24))
-        world.store().claim(ids(100), MINUTE)
+        world.store().claim(bare(ids(100)), MINUTE)
         assert world.dynamodb.operations().count("BatchExecuteStatement") == 4
 
 

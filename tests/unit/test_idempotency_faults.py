@@ -18,6 +18,7 @@ from tests.unit.idempotency_world import (
     REFUSED,
     THROTTLED,
     World,
+    bare,
     ids,
     nothing_but,
     trouble_with,
@@ -51,25 +52,25 @@ class TestRaces:
     ) -> None:
         world.put("a", in_progress_expiration=-1)
         self.race(world, "PutItem", lambda: world.put("a", **winner))
-        assert world.store().claim(["a"], MINUTE) == nothing_but(**{expected: {"a"}})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(**{expected: {"a"}})
         assert world.dynamodb.operations() == ["BatchExecuteStatement", "PutItem"]
 
     def test_a_take_over_of_an_item_that_ttl_has_just_deleted_succeeds(self, world: World) -> None:
         world.put("a", expiration=-1)
         self.race(world, "PutItem", world.dynamodb.items.clear)
-        assert world.store().claim(["a"], MINUTE) == nothing_but(claimed={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(claimed={"a"})
 
     def test_an_item_that_vanishes_before_it_is_read_is_claimed(self, world: World) -> None:
         world.dynamodb.returns_duplicates = False
         world.put("a")
         self.race(world, "BatchGetItem", world.dynamodb.items.clear)
-        assert world.store().claim(["a"], MINUTE) == nothing_but(claimed={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(claimed={"a"})
 
     def test_an_item_that_was_left_unread_is_read_again_and_not_inserted(self, world: World) -> None:
         world.dynamodb.returns_duplicates = False
         world.put("a", "COMPLETED")
         world.dynamodb.trouble = trouble_with("BatchGetItem", Trouble("items"))
-        assert world.store().claim(["a"], MINUTE) == nothing_but(completed={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(completed={"a"})
         assert world.dynamodb.operations() == ["BatchExecuteStatement", "BatchGetItem", "BatchGetItem"]
 
     def test_an_item_that_comes_and_goes_for_ever_is_left_undecided(
@@ -83,14 +84,14 @@ class TestRaces:
                 world.put("a")
 
         world.dynamodb.trouble = plan
-        assert world.store().claim(["a"], MINUTE) == nothing_but(throttled={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(throttled={"a"})
         assert len(world.dynamodb.requests) == 2 * Calls.attempts
         assert "could not claim 1 keys" in caplog.text
 
     def test_a_put_that_fails_without_the_item_is_followed_by_a_read(self, world: World) -> None:
         world.put("a", in_progress_expiration=-1)
         world.dynamodb.trouble = trouble_with("PutItem", Trouble("error", "ConditionalCheckFailedException"))
-        assert world.store().claim(["a"], MINUTE) == nothing_but(claimed={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(claimed={"a"})
         assert world.dynamodb.operations() == ["BatchExecuteStatement", "PutItem", "BatchGetItem", "PutItem"]
 
 
@@ -123,16 +124,16 @@ class TestPassingTrouble:
         world.put("theirs")
         world.put("stale", in_progress_expiration=-1)
         world.dynamodb.trouble = troubles(*[None] * (request_number - 1), trouble)
-        claims = world.store().claim(["new", "done", "theirs", "stale"], MINUTE)
+        claims = world.store().claim(bare(["new", "done", "theirs", "stale"]), MINUTE)
         assert claims == nothing_but(claimed={"new", "stale"}, completed={"done"}, in_progress={"theirs"})
 
     def test_is_gone_when_the_batch_is_completed_or_released(
         self, world: World, trouble: Trouble, returned: bool
     ) -> None:
         store = world.store()
-        store.claim(["a", "b", "c", "d"], MINUTE)
+        store.claim(bare(["a", "b", "c", "d"]), MINUTE)
         world.dynamodb.trouble = trouble_with("BatchWriteItem", trouble)
-        assert store.complete(["a", "b"]) == frozenset()
+        assert store.complete(bare(["a", "b"])) == frozenset()
         world.dynamodb.trouble = trouble_with("BatchExecuteStatement", trouble)
         assert store.release(["c", "d"]) == frozenset()
         assert [world.status(key) for key in "abcd"] == ["COMPLETED", "COMPLETED", None, None]
@@ -142,23 +143,23 @@ class TestLastingTrouble:
     def test_throttling_of_every_third_item_ends_with_all_claimed(self, world: World) -> None:
         world.dynamodb.trouble = troubles(then=Trouble("items", spare=lambda n: n % 3 != 2))
         keys = ids(1000)
-        assert world.store().claim(keys, MINUTE) == nothing_but(claimed=set(keys))
+        assert world.store().claim(bare(keys), MINUTE) == nothing_but(claimed=set(keys))
         assert len(world.dynamodb.requests) < 70
-        assert world.store().complete(keys) == frozenset()
+        assert world.store().complete(bare(keys)) == frozenset()
 
     @pytest.mark.parametrize("trouble", [THROTTLED, Trouble("items")], ids=["requests", "items"])
     def test_throttling_of_everything_is_reported_and_not_raised(
         self, world: World, trouble: Trouble, caplog: pytest.LogCaptureFixture
     ) -> None:
         world.dynamodb.trouble = troubles(then=trouble)
-        assert world.store().claim(["a", "b"], MINUTE) == nothing_but(throttled={"a", "b"})
+        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(throttled={"a", "b"})
         assert len(world.dynamodb.requests) == Calls.attempts
         assert "could not claim 2 keys: " in caplog.text
         assert "Thr" in caplog.text
 
     def test_pauses_grow_from_a_twentieth_of_a_second_to_two_at_most(self, world: World) -> None:
         world.dynamodb.trouble = troubles(then=THROTTLED)
-        world.store(jitter=lambda: 1.0).claim(["a"], 10 * MINUTE)
+        world.store(jitter=lambda: 1.0).claim(bare(["a"]), 10 * MINUTE)
         assert world.clock.sleeps == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
 
     @pytest.mark.parametrize(
@@ -168,12 +169,12 @@ class TestLastingTrouble:
         self, world: World, remaining: int, patience: float, allowed: float
     ) -> None:
         world.dynamodb.trouble = troubles(then=THROTTLED)
-        world.store(jitter=lambda: 1.0, patience_seconds=patience).claim(["a"], remaining)
+        world.store(jitter=lambda: 1.0, patience_seconds=patience).claim(bare(["a"]), remaining)
         assert sum(world.clock.sleeps) <= allowed
         assert sum(world.clock.sleeps) + 2.0 > allowed
 
     def test_or_not_a_claim_without_any_time_left_is_tried_once(self, world: World) -> None:
-        assert world.store().claim(["a"], 0) == nothing_but(claimed={"a"})
+        assert world.store().claim(bare(["a"]), 0) == nothing_but(claimed={"a"})
 
     def test_of_slow_answers_lets_no_more_requests_begin_when_time_is_up(self, world: World) -> None:
         def slow(number: int, operation: str, body: Any) -> None:
@@ -181,7 +182,7 @@ class TestLastingTrouble:
 
         world.dynamodb.trouble = slow
         keys = ids(100)
-        claims = world.store().claim(keys, MINUTE)
+        claims = world.store().claim(bare(keys), MINUTE)
         assert claims == nothing_but(claimed=set(keys[:50]), throttled=set(keys[50:]))
         assert len(world.dynamodb.requests) == 2
 
@@ -196,13 +197,13 @@ class TestLastingTrouble:
             world.dynamodb.requests.clear()
             world.dynamodb.trouble = troubles(then=trouble)
             with pytest.raises(TransientError, match=f"table claims: {code}.*: trouble"):
-                world.store().claim(ids(60), MINUTE)
+                world.store().claim(bare(ids(60)), MINUTE)
             assert len(world.dynamodb.requests) == 3
 
     def test_without_any_connection_is_raised_with_the_error_from_botocore(self, world: World) -> None:
         world.dynamodb.trouble = troubles(then=REFUSED)
         with pytest.raises(TransientError, match="table claims: Could not connect") as caught:
-            world.store().claim(["a"], MINUTE)
+            world.store().claim(bare(["a"]), MINUTE)
         assert isinstance(caught.value.__cause__, BotoCoreError)
         assert (
             len(world.dynamodb.requests) == Calls.attempts
@@ -211,7 +212,7 @@ class TestLastingTrouble:
     def test_is_named_before_mere_throttling(self, world: World) -> None:
         world.dynamodb.trouble = troubles(DENIED, then=THROTTLED)
         with pytest.raises(TransientError, match="AccessDenied"):
-            world.store().claim(ids(60), MINUTE)
+            world.store().claim(bare(ids(60)), MINUTE)
 
     def test_that_leaves_no_time_to_send_the_rest_is_not_raised(self, world: World) -> None:
         def slow(number: int, operation: str, body: Any) -> Trouble:
@@ -219,13 +220,13 @@ class TestLastingTrouble:
             return THROTTLED
 
         world.dynamodb.trouble = slow
-        assert world.store().claim(ids(60), MINUTE) == nothing_but(throttled=set(ids(60)))
+        assert world.store().claim(bare(ids(60)), MINUTE) == nothing_but(throttled=set(ids(60)))
         assert len(world.dynamodb.requests) == 1
 
     def test_that_is_an_answer_is_raised_with_it(self, world: World) -> None:
         world.dynamodb.trouble = troubles(then=DENIED)
         with pytest.raises(TransientError) as caught:
-            world.store().claim(["a"], MINUTE)
+            world.store().claim(bare(["a"]), MINUTE)
         assert isinstance(caught.value.__cause__, ClientError)
 
     def test_with_one_request_does_not_take_the_others_along(
@@ -233,7 +234,7 @@ class TestLastingTrouble:
     ) -> None:
         world.dynamodb.trouble = troubles(None, DENIED)
         keys = ids(60)
-        claims = world.store().claim(keys, MINUTE)
+        claims = world.store().claim(bare(keys), MINUTE)
         assert claims == nothing_but(claimed={*keys[:25], *keys[50:]}, throttled=set(keys[25:50]))
         assert "table claims: could not claim 25 keys: AccessDeniedException: trouble" in caplog.text
 
@@ -241,16 +242,16 @@ class TestLastingTrouble:
         world.dynamodb.returns_duplicates = False
         world.put("a", "COMPLETED")
         world.dynamodb.trouble = trouble_with("BatchGetItem", DENIED)
-        assert world.store().claim(["a", "b"], MINUTE) == nothing_but(claimed={"b"}, throttled={"a"})
+        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(claimed={"b"}, throttled={"a"})
 
     def test_with_taking_over_leaves_only_those_undecided_that_were_stale(self, world: World) -> None:
         world.put("a", in_progress_expiration=-1)
         world.dynamodb.trouble = trouble_with("PutItem", DENIED)
-        assert world.store().claim(["a", "b"], MINUTE) == nothing_but(claimed={"b"}, throttled={"a"})
+        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(claimed={"b"}, throttled={"a"})
 
     def test_is_not_reported_when_it_has_passed(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         world.dynamodb.trouble = troubles(LOST, THROTTLED)
-        world.store().claim(["a"], MINUTE)
+        world.store().claim(bare(["a"]), MINUTE)
         assert caplog.records == []
 
     def test_of_our_own_making_is_not_taken_for_the_worlds(self, world: World) -> None:
@@ -260,7 +261,7 @@ class TestLastingTrouble:
         world.dynamodb.trouble = broken
         for in_flight in (1, 4):
             with pytest.raises(RuntimeError, match="a defect"):
-                world.store(in_flight=in_flight).claim(ids(60), MINUTE)
+                world.store(in_flight=in_flight).claim(bare(ids(60)), MINUTE)
 
 
 def only(*operations: str, trouble: Trouble, first_statement: str = "") -> Callable[..., Trouble | None]:
@@ -296,7 +297,7 @@ class TestClaimsThatMayHaveBeenWritten:
     def test_are_deleted_before_the_claim_gives_up(self, world: World) -> None:
         self.lose_all(world)
         with pytest.raises(TransientError):
-            world.store().claim(["a", "b"], MINUTE)
+            world.store().claim(bare(["a", "b"]), MINUTE)
         assert world.dynamodb.items == {}
 
     def test_are_deleted_when_others_succeed(self, world: World) -> None:
@@ -305,7 +306,7 @@ class TestClaimsThatMayHaveBeenWritten:
         inner = world.dynamodb.trouble
         world.dynamodb.trouble = lambda number, *rest: LOST if number == 1 else inner(number, *rest)
         keys = ids(30)
-        claims = world.store().claim(keys, MINUTE)
+        claims = world.store().claim(bare(keys), MINUTE)
         assert claims == nothing_but(claimed=set(keys[25:]), throttled=set(keys[:25]))
         assert {key for key in keys if world.item(key)} == set(keys[25:])
 
@@ -313,18 +314,18 @@ class TestClaimsThatMayHaveBeenWritten:
         store = world.store()
         self.lose_all(world, deletes_too=True)
         with pytest.raises(TransientError):
-            store.claim(["a"], MINUTE)
+            store.claim(bare(["a"]), MINUTE)
         assert world.status("a") == "INPROGRESS"
         world.dynamodb.trouble = troubles()
-        assert world.store().claim(["a"], MINUTE) == nothing_but(in_progress={"a"})
-        assert store.claim(["a"], MINUTE) == nothing_but(claimed={"a"})
-        assert store.claim(["a"], MINUTE) == nothing_but(in_progress={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(in_progress={"a"})
+        assert store.claim(bare(["a"]), MINUTE) == nothing_but(claimed={"a"})
+        assert store.claim(bare(["a"]), MINUTE) == nothing_but(in_progress={"a"})
 
     def test_are_deleted_by_the_next_release(self, world: World) -> None:
         store = world.store()
         self.lose_all(world, deletes_too=True)
         with pytest.raises(TransientError):
-            store.claim(["a"], MINUTE)
+            store.claim(bare(["a"]), MINUTE)
         world.dynamodb.trouble = troubles()
         assert store.release([]) == frozenset()
         assert world.dynamodb.items == {}
@@ -333,11 +334,11 @@ class TestClaimsThatMayHaveBeenWritten:
         store = world.store()
         self.lose_all(world, deletes_too=True)
         with pytest.raises(TransientError):
-            store.claim(["a"], MINUTE)
+            store.claim(bare(["a"]), MINUTE)
         world.dynamodb.trouble = troubles()
         world.clock.now += 61
         world.put("a", owner="other")
-        assert store.claim(["b"], MINUTE) == nothing_but(claimed={"b"})
+        assert store.claim(bare(["b"]), MINUTE) == nothing_but(claimed={"b"})
         assert store.release(["a", "b"]) == frozenset()
         assert world.status("a") == "INPROGRESS"
         assert len(world.dynamodb.requests[-1][1]["Statements"]) == 1
@@ -346,21 +347,21 @@ class TestClaimsThatMayHaveBeenWritten:
         store = world.store()
         self.lose_all(world, deletes_too=True)
         with pytest.raises(TransientError):
-            store.claim(["a"], MINUTE)
+            store.claim(bare(["a"]), MINUTE)
 
         def faster(number: int, operation: str, body: Any) -> None:
             if operation == "PutItem":
                 world.put("a", owner="other")
 
         world.dynamodb.trouble = faster
-        assert store.claim(["a"], MINUTE) == nothing_but(in_progress={"a"})
+        assert store.claim(bare(["a"]), MINUTE) == nothing_but(in_progress={"a"})
 
     def test_do_not_make_the_store_forget_an_earlier_claim_of_its_own(self, world: World) -> None:
         store = world.store()
-        store.claim(["a"], MINUTE)
+        store.claim(bare(["a"]), MINUTE)
         self.lose_all(world)
         with pytest.raises(TransientError):
-            store.claim(["a"], MINUTE)
+            store.claim(bare(["a"]), MINUTE)
         assert world.status("a") == "INPROGRESS"
         world.dynamodb.trouble = troubles()
         assert store.release(["a"]) == frozenset()
@@ -375,7 +376,7 @@ class TestClaimsThatMayHaveBeenWritten:
 
         world.dynamodb.trouble = plan
         with pytest.raises(TransientError):
-            world.store().claim(["a"], MINUTE)
+            world.store().claim(bare(["a"]), MINUTE)
         assert world.dynamodb.items == {}
 
     def test_a_put_without_an_answer_counts_as_one(self, world: World) -> None:
@@ -387,7 +388,7 @@ class TestClaimsThatMayHaveBeenWritten:
 
         world.dynamodb.trouble = plan
         with pytest.raises(TransientError):
-            world.store().claim(["a"], MINUTE)
+            world.store().claim(bare(["a"]), MINUTE)
         assert world.dynamodb.items == {}
 
 

@@ -17,6 +17,7 @@ from tests.unit.idempotency_world import (
     REFUSED,
     THROTTLED,
     World,
+    bare,
     nothing_but,
     troubles,
 )
@@ -83,7 +84,7 @@ class TestAnyHistory:
 
         def claim(number: int) -> None:
             try:
-                results[number] = stores[number].claim([*KEYS, KEYS[0]], MINUTE)
+                results[number] = stores[number].claim(bare([*KEYS, KEYS[0]]), MINUTE)
             except TransientError:
                 results[number] = None
 
@@ -93,7 +94,7 @@ class TestAnyHistory:
         claimed = [result.claimed if result else frozenset() for result in results]
         assert not claimed[0] & claimed[1]
         for result in filter(None, results):
-            parts = [result.claimed, result.completed, result.in_progress, result.throttled]
+            parts = [result.claimed, result.completed, result.suspect, result.in_progress, result.throttled]
             assert sorted(key for part in parts for key in part) == KEYS
             assert not result.claimed & foreign.keys()
             assert result.completed <= {key for key in foreign if foreign[key]["status"]["S"] == "COMPLETED"}
@@ -101,7 +102,7 @@ class TestAnyHistory:
             assert world.status(key) == "INPROGRESS"
 
         # The first one completes, the second one gives up. Whoever comes then finds nothing in the way.
-        assert stores[0].complete(claimed[0]) == frozenset()
+        assert stores[0].complete(bare(claimed[0])) == frozenset()
         assert stores[1].release(claimed[1]) == frozenset()
         assert stores[0].release([]) == frozenset()
         for key, item in foreign.items():
@@ -109,7 +110,7 @@ class TestAnyHistory:
         done = {key for key in KEYS if world.status(key) == "COMPLETED" and table[key] not in FREE} | claimed[
             0
         ]
-        assert world.store().claim(KEYS, MINUTE) == nothing_but(
+        assert world.store().claim(bare(KEYS), MINUTE) == nothing_but(
             claimed=set(KEYS) - foreign.keys() - claimed[0],
             completed=done,
             in_progress=foreign.keys() - done,

@@ -87,6 +87,8 @@ BOTH = (count(0, 10, rejected=1), count(1, 5))
         pytest.param(entry(*BOTH), {0: Rows(9, 1), 1: Rows(4)}, "loading", id="one row to come"),
         pytest.param(entry(*BOTH), {0: Rows(9, 1), 1: Rows(4, 0, 1)}, "done", id="every line is somewhere"),
         pytest.param(entry(*BOTH), {0: Rows(0, 10), 1: Rows(5)}, "done", id="rejected by the consumer"),
+        pytest.param(entry(*BOTH), {0: Rows(0, 0, 0, 10), 1: Rows(5)}, "done", id="in conflict"),
+        pytest.param(entry(), {1: Rows(0, 0, 0, 1)}, "publishing", id="a conflict before the first count"),
         pytest.param(
             entry(count(0, 0), count(1, 5)), {1: Rows(5)}, "done", id="a chunk in which no line begins"
         ),
@@ -105,22 +107,23 @@ def test_one_chunk_too_many_does_not_pay_for_another() -> None:
 
 
 def test_the_numbers() -> None:
-    closed = of(entry(*BOTH), {0: Rows(7, 2), 1: Rows(3, 0, 1)})
-    assert (closed.lines, closed.inserted, closed.rejected, closed.repeated, closed.missing) == (
+    closed = of(entry(*BOTH), {0: Rows(6, 2, 0, 1), 1: Rows(3, 0, 1)})
+    assert (closed.lines, closed.inserted, closed.rejected, closed.repeated, closed.conflicting) == (
         15,
-        10,
+        9,
         2,
         1,
-        2,
+        1,
     )
+    assert closed.missing == 2
     assert (closed.chunks_planned, closed.chunks_published) == (2, 2)
-    assert closed.chunks == (ChunkAccount(0, 10, 7, 2, 0, 1), ChunkAccount(1, 5, 3, 0, 1, 1))
+    assert closed.chunks == (ChunkAccount(0, 10, 6, 2, 0, 1, 1), ChunkAccount(1, 5, 3, 0, 1, 0, 1))
 
 
 def test_a_chunk_not_counted_is_not_called_missing_by_lines() -> None:
     open_ = of(entry(BOTH[0]), {0: Rows(9, 1), 1: Rows(3)})
     assert (open_.lines, open_.inserted, open_.missing) == (10, 12, 0)
-    assert open_.chunks[1] == ChunkAccount(1, None, 3, 0, 0, None)
+    assert open_.chunks[1] == ChunkAccount(1, None, 3, 0, 0, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +179,7 @@ def test_the_account_is_json() -> None:
         "inserted": 0,
         "rejected": 0,
         "repeated": 0,
+        "conflicting": 0,
         "missing": 5,
     }
     assert as_json["registered_at"] == "2026-11-21T08:00:00+00:00"
@@ -188,7 +192,7 @@ def test_lines_of_the_file_are_known_as_far_as_all_chunks_before_are_counted() -
     assert lines_before([]) == {0: 0}
 
 
-rows = st.builds(Rows, *[st.integers(0, 3)] * 3)
+rows = st.builds(Rows, *[st.integers(0, 3)] * 4)
 
 
 @given(
@@ -205,11 +209,12 @@ def test_done_means_every_line_of_every_chunk(
         assert planned is not None
         assert {c.chunk for c in counts} >= set(range(planned))
         assert all(
-            (row := stored.get(c.chunk, Rows())).inserted + row.rejected + row.repeated == c.lines
+            (row := stored.get(c.chunk, Rows())).inserted + row.rejected + row.repeated + row.conflicting
+            == c.lines
             for c in counts
         )
         assert set(stored) <= {c.chunk for c in counts}
-        assert closed.lines == closed.inserted + closed.rejected + closed.repeated
+        assert closed.lines == closed.inserted + closed.rejected + closed.repeated + closed.conflicting
         assert closed.missing == 0
 
 

@@ -118,7 +118,7 @@ def test_the_uploads_registered_last_come_first(aws: Aws, stored: Stored) -> Non
 
 
 def rejected(upload: str | None, chunk: int | None, line: int | None, raw: bytes = b"x") -> RejectedRow:
-    return RejectedRow(upload, chunk, line, "id", "why", raw, len(raw), REGISTERED)
+    return RejectedRow(upload, chunk, line, "id", "conflict", "why", raw, len(raw), REGISTERED)
 
 
 def test_rejections_have_the_line_that_an_editor_shows(aws: Aws, stored: Stored) -> None:
@@ -127,6 +127,7 @@ def test_rejections_have_the_line_that_an_editor_shows(aws: Aws, stored: Stored)
     shown = report(aws, stored).rejected("u", 10)
     assert shown is not None
     assert [row["line"] for row in shown] == [4, 14, 31]
+    assert {row["kind"] for row in shown} == {"conflict"}
     assert {row["key"] for row in shown} == {"u.csv"}
 
 

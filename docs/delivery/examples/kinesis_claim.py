@@ -7,6 +7,7 @@ import base64
 import json
 import os
 from collections import defaultdict
+from hashlib import sha256
 
 import boto3
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
@@ -24,13 +25,16 @@ store = BulkIdempotency(
 
 
 def handler(event, context):
-    payloads, sequence_numbers = {}, defaultdict(list)
+    payloads, digests, sequence_numbers = {}, {}, defaultdict(list)
     for record in event["Records"]:
         order = json.loads(base64.b64decode(record["kinesis"]["data"]))
-        payloads.setdefault(order["id"], order["payload"])
+        payload = payloads.setdefault(order["id"], order["payload"])
+        digests[order["id"]] = sha256(json.dumps(payload).encode()).hexdigest()
         sequence_numbers[order["id"]].append(record["kinesis"]["sequenceNumber"])
 
-    claims = store.claim(list(payloads), context.get_remaining_time_in_millis())
+    claims = store.claim(digests.items(), context.get_remaining_time_in_millis())
+    if claims.suspect:
+        print("done before with another payload, so not done again:", *claims.suspect)
     waiting = set(claims.in_progress | claims.throttled)  # somebody else's, or nobody's yet: again later
     done = set()
     try:
@@ -39,7 +43,7 @@ def handler(event, context):
             done.add(each)
     finally:
         # An error goes on to Lambda, which delivers the batch again. What was done before it is not done again.
-        store.complete(done)
+        store.complete((each, digests[each]) for each in done)
         store.release(claims.claimed - done)
     # Lambda delivers everything again from the lowest of these on. What is completed is a duplicate then.
     failed = [number for each in waiting for number in sequence_numbers[each]]
