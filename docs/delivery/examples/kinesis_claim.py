@@ -33,9 +33,8 @@ def handler(event, context):
         sequence_numbers[order["id"]].append(record["kinesis"]["sequenceNumber"])
 
     claims = store.claim(digests.items(), context.get_remaining_time_in_millis())
-    if claims.suspect:
-        print("done before with another payload, so not done again:", *claims.suspect)
     waiting = set(claims.in_progress | claims.throttled)  # somebody else's, or nobody's yet: again later
+    # claims.completed was done before, and claims.suspect with another payload: neither is done again.
     done = set()
     try:
         for each in claims.claimed:
