@@ -160,7 +160,8 @@ def _run(context: Any) -> list[str]:
     watch = Timer(seconds, database.abort)
     watch.start()
     try:
-        return migrate(connection, seconds=seconds)
+        # Who waits for another run has the time left to say so.
+        return migrate(connection, seconds=0.8 * seconds)
     finally:
         watch.cancel()
         database.close()
@@ -196,7 +197,8 @@ def _apply(connection: Connection, migration: Migration, limit: int) -> None:
             connection.run(note, version=migration.version)
         return
     with _errors(
-        migration.name, "the next run waits for what Postgres is still at work on, and goes on from there"
+        f"migration {migration.name}",
+        "Postgres is still at work on it, and goes on. Run it again later",
     ):
         # Postgres is not told how long it may take: it goes on when we have to give up.
         connection.run("SET statement_timeout = 0")
@@ -212,14 +214,14 @@ def _turn(connection: Connection, seconds: float, sleep: Callable[[float], None]
 
     It is asked for again and again: who waited for it in a statement would be waited for by CREATE INDEX CONCURRENTLY.
     """
-    with _errors("the wait for another run", "run it again"):
+    with _errors("the turn to migrate", "Run it again"):
         deadline = time.monotonic() + seconds
         while not connection.run("SELECT pg_try_advisory_lock(:lock ::bigint)", lock=LOCK)[0][0]:
             if seconds and time.monotonic() > deadline:
                 raise TransientError(
                     f"migrations: another run is at work{_at_work(connection)}. Run it again later"
                 )
-            sleep(ASK_SECONDS)
+            sleep(min(ASK_SECONDS, max(0.0, deadline - time.monotonic())) if seconds else ASK_SECONDS)
     try:
         yield
     except TransientError:
@@ -248,7 +250,7 @@ def _at_work(connection: Connection) -> str:
 @contextmanager
 def _transaction(connection: Connection, name: str, limit: int) -> Iterator[None]:
     """A transaction. ``limit``: milliseconds a statement."""
-    with _errors(name, "nothing of it was applied"):
+    with _errors(f"migration {name}", "Nothing of it was applied"):
         try:
             connection.run(f"BEGIN; SET LOCAL statement_timeout = {limit}")
             yield
@@ -265,11 +267,9 @@ def _errors(name: str, what_then: str) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        raise MigrationError(f"migration {name}: {describe(error)}") from None
+        raise MigrationError(f"{name}: {describe(error)}") from None
     except (InterfaceError, OSError) as error:
-        raise TransientError(
-            f"migration {name}: the connection was lost, or the time ran out; {what_then}"
-        ) from error
+        raise TransientError(f"{name}: the connection was lost, or the time ran out. {what_then}") from error
 
 
 def _answer(event: dict[str, Any], status: str, reason: str) -> None:
