@@ -170,11 +170,11 @@ class _Found:
 
 
 class PostgresSink:
-    """Stores batches through ``database``. ``clock`` is for tests: seconds, which never go back."""
+    """Stores batches through ``database``. ``monotonic`` tells the time, in seconds."""
 
-    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
-        self._clock = clock
+        self._monotonic = monotonic
         self._insert_records: PreparedStatement | None = None
 
     def store(
@@ -213,7 +213,7 @@ class PostgresSink:
         """
         # Transactions that insert equal keys in one order wait for each other; in another, they deadlock.
         arrived = sorted(arrived, key=lambda each: each.record.id)
-        deadline = self._clock() + seconds
+        deadline = self._monotonic() + seconds
         searching = False
         attempts = 0
         encoding = ""
@@ -236,7 +236,7 @@ class PostgresSink:
                 judged = verdict(error, encoding)
                 if judged == "record" and not searching:
                     searching = True
-                elif judged != "chance" or attempts >= CHANCE_ATTEMPTS or self._clock() > deadline:
+                elif judged != "chance" or attempts >= CHANCE_ATTEMPTS or self._monotonic() > deadline:
                     # A new connection next time: after a failover the old one leads to a read-only server.
                     self._database.close()
                     raise _cannot_store(error, advice(error, encoding)) from None
@@ -272,7 +272,7 @@ class PostgresSink:
         pieces = [arrived]
         while pieces:
             piece = pieces.pop()
-            if self._clock() > deadline:
+            if self._monotonic() > deadline:
                 tried.unsettled |= {each.record.id for each in piece}
                 continue
             try:

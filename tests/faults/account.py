@@ -69,7 +69,7 @@ def _settled(history: History, database: TestDatabase) -> Account:
     for record_id, payload, upload in rows:
         derived = upload is not None and record_id.startswith(f"{upload}:")
         name = f"line {payload.get('m')}" if derived else record_id
-        found[name].append(_canonical({key: _number(value) for key, value in payload.items()}))
+        found[name].append(_content(payload))
     for name, payloads in wanted.items():
         if not found[name]:
             account.lost.append(name)
@@ -79,16 +79,38 @@ def _settled(history: History, database: TestDatabase) -> Account:
             account.others.append(f"changed: {name} became {found[name][0]}")
     account.others += [f"invented: {name}" for name in found.keys() - wanted.keys() if found[name]]
     _rejections(history, wanted, account, database)
+    _conflicts(
+        history, {name: contents[0] for name, contents in found.items() if contents}, account, database
+    )
     return account
+
+
+def _conflicts(history: History, stored: Mapping[str, str], account: Account, database: TestDatabase) -> None:
+    """What was sent under the id of a row and says something else is kept, and nothing else is called a conflict."""
+    kept: set[tuple[str, str]] = set()
+    for raw, kind in database.run("SELECT raw, kind FROM rejected_records WHERE record_id IS NOT NULL"):
+        message = json.loads(raw)
+        name, content = message["id"], _content(message["payload"])
+        kept.add((name, content))
+        if kind == "conflict" and stored.get(name, content) == content:
+            account.others.append(f"no conflict: {name} says what the row says, or there is none")
+    for name, sent in _everything(history):
+        if sent.quality == "poison" or name not in stored:
+            continue
+        content = _content(sent.payload)
+        if content != stored[name] and (name, content) not in kept:
+            account.lost.append(f"conflict of {name}: {content}")
 
 
 def _rejections(
     history: History, wanted: Mapping[str, set[str]], account: Account, database: TestDatabase
 ) -> None:
     bad: set[bytes] = set()
-    rejected = Counter(row[0] for row in database.run("SELECT raw FROM rejected_records"))
+    rejected = Counter(
+        row[0] for row in database.run("SELECT raw FROM rejected_records WHERE kind = 'rejected'")
+    )
     for name, sent in _everything(history):
-        if sent.quality == "poison" or (sent.quality == "refused" and name not in wanted):
+        if sent.quality in {"poison", "swallowed"} or (sent.quality == "refused" and name not in wanted):
             bad.add(sent.raw if not name.startswith("line ") else sent.in_a_file)
     known = Counter(_identity(raw) for raw in rejected.elements())
     for raw in bad:
@@ -97,7 +119,7 @@ def _rejections(
         elif known[_identity(raw)] > 1:
             account.duplicated.append(f"rejection of {raw!r}")
     for raw in rejected:
-        if b"poison" not in raw and b"refuse" not in raw:
+        if not any(word in raw for word in (b"poison", b"refuse", b"swallow")):
             account.wrongly_rejected.append(repr(raw))
 
 
@@ -154,6 +176,10 @@ def _identity(raw: bytes) -> str:
 
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
+
+
+def _content(payload: Mapping[str, Any]) -> str:
+    return _canonical({key: _number(value) for key, value in payload.items()})
 
 
 def _number(value: Any) -> Any:

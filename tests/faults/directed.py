@@ -14,6 +14,7 @@ _LATE_RELEASE = History(
     acts=((1, "twins", 1),),
     faults=(("consumer", "INSERT records", "refuse"),),
 )
+_OTHER_CONTENT_LATER = History(stream=(Sent("a", 1), Sent("a", 2)), batch_size=1)
 _SECOND_SLICE_FAILS = History(
     stream=tuple(Sent(name) for name in "abcd"),
     slice_records=2,
@@ -25,6 +26,10 @@ DIRECTED: dict[str, History] = {
     "ON CONFLICT and the look for known rows dropped": _CRASH_AFTER_COMMIT,
     "unique key dropped": _CRASH_AFTER_COMMIT,
     "claim and unique key dropped": _CRASH_AFTER_COMMIT,
+    "what is known is not compared": _OTHER_CONTENT_LATER,
+    "the claim decides what other content is": _OTHER_CONTENT_LATER,
+    "what was completed with other content is inserted": _OTHER_CONTENT_LATER,
+    "a duplicate is inferred": History(stream=(Sent("a", quality="swallowed"),)),
     "complete before commit": with_fault("consumer", "COMMIT", "refuse"),
     "release ignores ownership": _LATE_RELEASE,
     "claims of what was not stored are not released": with_fault("consumer", "INSERT records", "refuse"),

@@ -43,14 +43,15 @@ class Sent:
 
     id: str
     mark: int = 0
-    quality: Literal["good", "refused", "poison"] = "good"
-    """refused: by a constraint of the table; poison: no record at all."""
+    quality: Literal["good", "refused", "swallowed", "poison"] = "good"
+    """refused: by a constraint of the table; swallowed: by a trigger, without a word; poison: no record at all."""
     line: int = 0
     """Not 0: it is this line of an upload that others have put on the stream."""
 
     @property
     def payload(self) -> dict[str, Any]:
-        return {"m": self.mark, "of": self.id} | ({"refuse": True} if self.quality == "refused" else {})
+        said = {"refused": {"refuse": True}, "swallowed": {"swallow": True}}.get(self.quality, {})
+        return {"m": self.mark, "of": self.id} | said
 
     @property
     def value(self) -> dict[str, Any]:

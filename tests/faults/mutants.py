@@ -7,14 +7,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
 import pytest
 
 import consumer.handler
 import consumer.sink
+import consumer.verdicts
 import producer.packing
 import producer.publish
 from common.claim_items import Layout
 from common.idempotency import BulkIdempotency, Claims
+from consumer.compare import Compared
 from consumer.decode import Arrived, Rejection, reject
 from consumer.processor import Outcome, _Batch
 from consumer.sink import PostgresSink
@@ -51,8 +54,11 @@ class Mutant:
 
 
 def _no_claim(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
-    def claim(self: BulkIdempotency, keys: Iterable[str], remaining_time_in_millis: int) -> Claims:
-        return Claims(frozenset(keys), frozenset(), frozenset(), frozenset())
+    def claim(
+        self: BulkIdempotency, keys: Iterable[tuple[str, str]], remaining_time_in_millis: int
+    ) -> Claims:
+        nothing = frozenset[str]()
+        return Claims(frozenset(key for key, _ in keys), nothing, nothing, nothing, nothing)
 
     patch.setattr(BulkIdempotency, "claim", claim)
 
@@ -86,7 +92,7 @@ def _complete_first(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
 
     def claim(self: BulkIdempotency, keys: Any, remaining_time_in_millis: int) -> Claims:
         claims = original(self, keys, remaining_time_in_millis)
-        self.complete(claims.claimed)
+        self.complete((key, "") for key in claims.claimed)
         return claims
 
     patch.setattr(BulkIdempotency, "claim", claim)
@@ -132,7 +138,8 @@ def _lost_answer_is_success(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
 
 
 def _reject_on_transient(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
-    patch.setattr(consumer.sink, "_RECORD_FAULTS", consumer.sink._RECORD_FAULTS | {"55"})
+    classes = consumer.verdicts._RECORD_CLASSES
+    patch.setattr(consumer.verdicts, "_RECORD_CLASSES", classes | {"55"})
 
 
 def _reject_when_away(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
@@ -156,7 +163,7 @@ def _sequence_ids(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
         arrived = original(record)
         if isinstance(arrived, Rejection):
             return arrived
-        other = arrived.record.model_copy(update={"id": f"{arrived.shard_id}:{arrived.sequence_number}"})
+        other = msgspec.structs.replace(arrived.record, id=f"{arrived.shard_id}:{arrived.sequence_number}")
         return arrived._replace(record=other)
 
     patch.setattr(consumer.handler, "decode", decode)
@@ -225,6 +232,39 @@ def _chunk_done_half_way(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
         return result
 
     patch.setattr(producer.publish.Publisher, "publish", publish)
+
+
+def _conflict_is_duplicate(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    original = consumer.sink.compare
+
+    def compare(*arguments: Any, **options: Any) -> Compared[Arrived]:
+        found = original(*arguments, **options)
+        return Compared([*found.same, *(each for each, _ in found.other)], [], found.gone)
+
+    patch.setattr(consumer.sink, "compare", compare)
+
+
+def _duplicate_inferred(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    original = consumer.sink.compare
+
+    def compare(*arguments: Any, **options: Any) -> Compared[Arrived]:
+        found = original(*arguments, **options)
+        return Compared([*found.same, *found.gone], found.other, [])
+
+    patch.setattr(consumer.sink, "compare", compare)
+
+
+def _suspects_are(into: str) -> Change:
+    def change(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+        original = BulkIdempotency.claim
+
+        def claim(self: BulkIdempotency, keys: Any, remaining_time_in_millis: int) -> Claims:
+            claims = original(self, keys, remaining_time_in_millis)
+            return replace(claims, suspect=frozenset(), **{into: getattr(claims, into) | claims.suspect})
+
+        patch.setattr(BulkIdempotency, "claim", claim)
+
+    return change
 
 
 def _both(*changes: Change) -> Change:
@@ -296,6 +336,19 @@ MUTANTS = (
     Mutant("ids drawn from sequence numbers", "a record that is on the stream twice", _sequence_ids),
     Mutant("rejecting on a transient SQLSTATE", "a table that is locked for a while", _reject_on_transient),
     Mutant("rejecting when Postgres is away", "a lost connection", _reject_when_away),
+    Mutant("what is known is not compared", "other content under the id of a row", _conflict_is_duplicate),
+    Mutant(
+        "the claim decides what other content is",
+        "other content under the id of a record that is completed",
+        _suspects_are("completed"),
+    ),
+    Mutant(
+        "what was completed with other content is inserted",
+        "a second row for a record that is completed",
+        _suspects_are("claimed"),
+        covered_by="the unique key (the rule that who stores a record holds its claim is broken)",
+    ),
+    Mutant("a duplicate is inferred", "a trigger that returns NULL", _duplicate_inferred),
     Mutant(
         "answers of PutRecords out of order",
         "entries that failed in a request that succeeded",

@@ -14,7 +14,8 @@ TABLES = ("records", "rejected_records", "repeated_records")
 class TestDatabase:
     """A database of its own on ``server``, with the product's tables.
 
-    A constraint stands for what a user's own table may refuse: payloads with a field ``refuse``.
+    A constraint stands for what a user's own table may refuse: payloads with a field ``refuse``. A trigger returns NULL
+    for payloads with a field ``swallow``.
     """
 
     __test__ = False
@@ -27,6 +28,11 @@ class TestDatabase:
         self._connection = server.connect(name)
         migrate(self._connection)
         self._connection.run("ALTER TABLE records ADD CONSTRAINT taste CHECK (NOT payload ? 'refuse')")
+        self._connection.run(
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+            "CREATE TRIGGER swallow BEFORE INSERT ON records FOR EACH ROW"
+            " WHEN (NEW.payload ? 'swallow') EXECUTE FUNCTION swallow()"
+        )
 
     @property
     def variables(self) -> dict[str, str]:

@@ -30,6 +30,7 @@ _CONSUMED = (
     Sent("p", 1, "poison"),
     Sent("refused then good", 1, "refused"),
     Sent("refused then good", 2),
+    Sent("swallowed", quality="swallowed"),
     Sent("held"),
     Sent("stale"),
     Sent("expired"),

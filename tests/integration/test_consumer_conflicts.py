@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from consumer.decode import Rejection, digest
+from consumer.decode import Arrived, Rejection, decode, digest
 from consumer.sink import FORGOTTEN, SWALLOWED, Stored
 from tests.integration.test_consumer_sink import FIRST, SECOND, Store, arrive
-from tests.unit.consumer_support import message
+from tests.unit.consumer_support import message, stream_record
 
 
 @pytest.fixture
@@ -49,12 +49,10 @@ def raw_message(payload: str, record_id: str = "a") -> bytes:
     return f'{{"id":"{record_id}","partition_key":"p","payload":{payload}}}'.encode()
 
 
-def arrive_raw(payload: str, record_id: str = "a") -> Any:
-    arrived = arrive(record_id)
-    record = arrived.record.model_copy(deep=True)
-    # The caller's own text, as the stream carries it.
-    record.__dict__["payload_json"] = payload
-    return arrived._replace(record=record, raw=raw_message(payload, record_id))
+def arrive_raw(payload: str, record_id: str = "a") -> Arrived:
+    arrived = decode(stream_record(raw_message(payload, record_id)))
+    assert isinstance(arrived, Arrived)
+    return arrived
 
 
 @pytest.mark.parametrize("way", ["first", "again", "suspect", "no record any more"])

@@ -215,7 +215,7 @@ def test_what_there_is_no_time_to_search_stays_unsettled_and_the_rest_is_committ
     arrived = [arrive(str(at), {"n": "bad" if at in {1, 5} else "good"}) for at in range(8)]
     # Read once for the deadline, then before each piece: all, 0-3, 0-1, 0, 1, and too late for 2-3 and 4-7.
     clock = iter([0.0] * 6)
-    sink = PostgresSink(store.database, clock=lambda: next(clock, 1e9))
+    sink = PostgresSink(store.database, lambda: next(clock, 1e9))
     stored = sink.store(arrived, [reject(b"poison")])
     assert store.ids() == stored.inserted == {"0"}
     assert stored.refused.keys() == {"1"}

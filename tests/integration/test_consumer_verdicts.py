@@ -14,11 +14,12 @@ from common.database import Database
 from common.errors import TransientError
 from common.observability import logger
 from consumer import handler as consumer
+from consumer.decode import Arrived, decode
 from consumer.migrate import MigrationError, migrate, migrations
 from consumer.processor import BulkProcessor
 from consumer.sink import PostgresSink
 from tests.integration.test_consumer_sink import REFUSALS, Store, arrive, reject
-from tests.unit.consumer_support import Context, FakeIdempotency, message, stream_event
+from tests.unit.consumer_support import Context, FakeIdempotency, message, stream_event, stream_record
 
 
 @pytest.fixture
@@ -112,9 +113,9 @@ def test_a_database_that_is_not_utf8_is_refused_before_anything_is_made(latin: A
     connection.close()
 
 
-@pytest.mark.parametrize("record", [{"n": "€"}, {"n": "\\u20ac"}], ids=["character", "escape"])
+@pytest.mark.parametrize("text", ["€", "\\u20ac"], ids=["character", "escape"])
 def test_a_character_that_a_database_of_an_earlier_release_does_not_have_is_no_record_s_fault(
-    latin: Any, record: dict[str, str]
+    latin: Any, text: str
 ) -> None:
     connection = latin.connect()
     for migration in migrations():
@@ -123,9 +124,8 @@ def test_a_character_that_a_database_of_an_earlier_release_does_not_have_is_no_r
     connection.close()
     database = Database(latin)
     sink = PostgresSink(database)
-    bad = arrive("b", record if record["n"] == "€" else None)
-    if record["n"] != "€":
-        bad.record.__dict__["payload_json"] = '{"n":"\\u20ac"}'
+    bad = decode(stream_record(f'{{"id":"b","partition_key":"p","payload":{{"n":"{text}"}}}}'.encode()))
+    assert isinstance(bad, Arrived)
     with pytest.raises(TransientError, match="encoding is LATIN1"):
         sink.store([arrive("a"), bad])
     assert sink.store([arrive("a")]).inserted == {"a"}
