@@ -26,9 +26,9 @@ def post_event(records: list[dict[str, Any]], via: Via) -> dict[str, Any]:
     if via == "direct":
         return {"records": records}
     if via == "http":
-        body, kind = json.dumps({"records": records}), "application/json"
+        body, kind = json.dumps({"records": records}, separators=(",", ":")), "application/json"
     else:
-        lines = "".join(f"{json.dumps(record)}\n" for record in records)
+        lines = "".join(f"{json.dumps(record, separators=(',', ':'))}\n" for record in records)
         body, kind = base64.b64encode(lines.encode()).decode(), "application/x-ndjson"
     return {
         "version": "2.0",
