@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
-from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyKeyError
+from aws_lambda_powertools.utilities.idempotency.exceptions import (
+    IdempotencyKeyError,
+    IdempotencyValidationError,
+)
 from aws_lambda_powertools.utilities.idempotency.persistence import base, dynamodb
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -163,6 +166,92 @@ class TestExistingItems:
         except dynamodb.IdempotencyItemAlreadyExistsError:
             taken = False
         assert taken is (expected == "claimed")
+
+
+COMPLETED = {"status": "COMPLETED", "in_progress_expiration": None}
+DIGESTS = [
+    pytest.param(COMPLETED | {"validation": "one"}, "one", "completed", id="done with the same"),
+    pytest.param(COMPLETED | {"validation": "one"}, "two", "suspect", id="done with another"),
+    pytest.param(COMPLETED, "two", "completed", id="done by a release without digests"),
+    pytest.param(COMPLETED | {"validation": ""}, "two", "completed", id="done with none"),
+    pytest.param(COMPLETED | {"validation": "one"}, "", "completed", id="asked with none"),
+    pytest.param(COMPLETED | {"validation": "one", "expiration": -1}, "two", "claimed", id="done, expired"),
+    pytest.param({"validation": "one"}, "one", "in_progress", id="in progress with the same"),
+    pytest.param({"validation": "one"}, "two", "in_progress", id="in progress with another"),
+    pytest.param({"validation": "one", "in_progress_expiration": -1}, "two", "claimed", id="run out"),
+]
+
+
+class TestDigests:
+    @pytest.mark.parametrize("returned", [True, False], ids=["item in the answer", "item read back"])
+    @pytest.mark.parametrize(("existing", "digest", "expected"), DIGESTS)
+    def test_make_what_is_done_with_another_one_suspect_and_decide_nothing_else(
+        self, world: World, existing: dict[str, Any], digest: str, expected: str, returned: bool
+    ) -> None:
+        world.dynamodb.returns_duplicates = returned
+        before = world.put("a", **existing)
+        assert world.store().claim([("a", digest)], MINUTE) == nothing_but(**{expected: {"a"}})
+        if expected == "claimed":
+            assert (world.item("a") or {})["validation"] == {"S": digest}
+        else:
+            assert world.item("a") == before
+
+    def test_of_a_redelivered_batch_are_compared_as_well(self, world: World) -> None:
+        for key in ids(300):
+            world.put(key, "COMPLETED", validation="one")
+        claims = world.store().claim(
+            ((key, "two" if key == "record-250" else "one") for key in ids(300)), MINUTE
+        )
+        assert claims == nothing_but(suspect={"record-250"}, completed=set(ids(300)) - {"record-250"})
+
+    def test_are_claimed_with_the_key_and_completed_with_what_was_stored(self, world: World) -> None:
+        store = world.store()
+        store.claim([("a", "asked"), ("b", ""), ("c", "asked")], MINUTE)
+        assert [(world.item(key) or {}).get("validation") for key in "abc"] == [
+            {"S": "asked"}, None, {"S": "asked"},
+        ]  # fmt: skip
+        assert store.complete([("a", "stored"), ("b", "stored"), ("c", "")]) == frozenset()
+        assert [(world.item(key) or {}).get("validation") for key in "abc"] == [
+            {"S": "stored"}, {"S": "stored"}, None,
+        ]  # fmt: skip
+
+    def test_of_equal_keys_are_the_first_ones(self, world: World) -> None:
+        world.store().claim([("a", "one"), ("a", "two")], MINUTE)
+        assert (world.item("a") or {})["validation"] == {"S": "one"}
+
+    def test_survive_what_dynamodb_leaves_undone(self, world: World) -> None:
+        store = world.store()
+        world.dynamodb.trouble = troubles(
+            THROTTLED, None, Trouble("items", spare=lambda number: number % 2 > 0)
+        )
+        keys = [(key, f"digest of {key}") for key in ids(30)]
+        assert store.claim(keys, MINUTE).claimed == set(ids(30))
+        assert store.complete(keys) == frozenset()
+        assert {(world.item(key) or {})["validation"]["S"] for key in ids(30)} == {
+            digest for _, digest in keys
+        }
+
+    def test_are_read_by_powertools_with_payload_validation_and_ignored_without(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        freeze(monkeypatch, world.clock)
+        plain = DynamoDBPersistenceLayer(TABLE, boto3_client=CLIENT)
+        plain.configure(config(), key_prefix="consumer")
+        validating = DynamoDBPersistenceLayer(TABLE, boto3_client=CLIENT)
+        settings = config(event_key_jmespath="id", payload_validation_jmespath="payload")
+        validating.configure(settings, key_prefix="consumer")
+        order = {"id": "a", "payload": {"n": 1}}
+        world.store().complete([("a", validating._get_hashed_payload(order))])
+        assert plain.get_record(data="a").status == "COMPLETED"
+        assert validating.get_record(data=order).status == "COMPLETED"
+        with pytest.raises(IdempotencyValidationError):
+            validating.get_record(data=order | {"payload": {"n": 2}})
+        # And the other way round: what it completes is suspect here under another digest.
+        validating.save_inprogress(data={"id": "b", "payload": 1}, remaining_time_in_millis=MINUTE)
+        validating.save_success(data={"id": "b", "payload": 1}, result={})
+        same = validating._get_hashed_payload({"payload": 1})
+        assert world.store().claim([("b", same)], MINUTE) == nothing_but(completed={"b"})
+        assert world.store().claim([("b", "another")], MINUTE) == nothing_but(suspect={"b"})
 
 
 def freeze(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:

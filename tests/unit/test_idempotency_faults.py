@@ -429,9 +429,9 @@ class TestWhatIsNoAnswer:
         world.put("done", "COMPLETED")
         world.dynamodb.trouble = trouble_with(operation, trouble)
         store = world.store()
-        claims = store.claim([*self.KEYS, "done"], MINUTE)
+        claims = store.claim(bare([*self.KEYS, "done"]), MINUTE)
         assert claims == nothing_but(claimed=set(self.KEYS), completed={"done"})
-        assert store.complete(claims.claimed) == frozenset()
+        assert store.complete(bare(claims.claimed)) == frozenset()
         assert {world.status(key) for key in self.KEYS} == {"COMPLETED"}
 
     def test_to_every_claim_is_the_worlds_fault_and_leaves_no_claim(
@@ -439,18 +439,18 @@ class TestWhatIsNoAnswer:
     ) -> None:
         world.dynamodb.trouble = only("BatchExecuteStatement", trouble=trouble, first_statement="INSERT")
         with pytest.raises(TransientError, match="nothing could be claimed in idempotency table claims"):
-            world.store().claim(self.KEYS, MINUTE)
+            world.store().claim(bare(self.KEYS), MINUTE)
         assert world.dynamodb.items == {}
 
     def test_to_every_completion_is_reported(self, world: World, trouble: Trouble) -> None:
         store = world.store()
-        store.claim(self.KEYS, MINUTE)
+        store.claim(bare(self.KEYS), MINUTE)
         world.dynamodb.trouble = trouble_with("BatchWriteItem", trouble, times=Calls.attempts)
-        assert store.complete(self.KEYS) == frozenset(self.KEYS)
+        assert store.complete(bare(self.KEYS)) == frozenset(self.KEYS)
 
     def test_to_every_release_is_reported_and_not_raised(self, world: World, trouble: Trouble) -> None:
         store = world.store()
-        store.claim(self.KEYS, MINUTE)
+        store.claim(bare(self.KEYS), MINUTE)
         world.dynamodb.trouble = only("BatchExecuteStatement", trouble=trouble, first_statement="DELETE")
         assert store.release(self.KEYS) == frozenset(self.KEYS)
 
@@ -466,7 +466,7 @@ class TestADefectWhileClaiming:
         world.put("record-4", owner="other")
         store = world.store(in_flight=in_flight)
         with pytest.raises(RuntimeError, match="a defect"):
-            store.claim(keys(), MINUTE)
+            store.claim(bare(keys()), MINUTE)
         statuses = {key: world.status(key) for key in ids(60) if world.status(key)}
         assert statuses == {"record-3": "COMPLETED", "record-4": "INPROGRESS"}
 
@@ -478,6 +478,6 @@ class TestADefectWhileClaiming:
         world.dynamodb.trouble = only("BatchExecuteStatement", trouble=REFUSED, first_statement="DELETE")
         store = world.store()
         with pytest.raises(RuntimeError, match="a defect"):
-            store.claim(keys(), MINUTE)
+            store.claim(bare(keys()), MINUTE)
         world.dynamodb.trouble = troubles()
-        assert store.claim(ids(30), MINUTE) == nothing_but(claimed=set(ids(30)))
+        assert store.claim(bare(ids(30)), MINUTE) == nothing_but(claimed=set(ids(30)))
