@@ -12,10 +12,14 @@ type Results = dict[str, Any]
 CONSUMER_FUNCTION = "ConsumerFunction"
 
 
+FIRST, SECOND = "the first version", "the faster version"
+
+
 class Aim(NamedTuple):
     """A figure to reach."""
 
-    issue: int
+    of: str
+    """Which version of the consumer and the producer was to reach it."""
     key: str
     says: str
     limit: float
@@ -29,18 +33,30 @@ class Aim(NamedTuple):
 
 
 AIMS = (
-    Aim(2, "times_faster_than_powertools", "times faster than Powertools as documented", 60, at_least=True),
-    Aim(2, "dynamodb_calls", "DynamoDB calls for 1,000 records", 90),
-    Aim(2, "write_units_per_record", "write units a new record", 2),
-    Aim(2, "cold_import_seconds", "seconds to import the consumer", 0.6),
-    Aim(2, "package_mb", "MB, the package zipped", 25),
-    Aim(6, "times_faster_than_powertools", "times faster than Powertools as documented", 100, at_least=True),
-    Aim(6, "times_question_consumer", "times as long as the question's consumer", 1),
-    Aim(6, "dynamodb_calls", "DynamoDB calls for 1,000 records", 60),
-    Aim(6, "duplicate_batch_over_fresh", "a batch of duplicates over a fresh one", 0.5),
-    Aim(6, "cold_import_seconds", "seconds to import the consumer", 0.35),
     Aim(
-        6, "producer_share_of_limit", "of the shards' limit, the least of 1 to 8 shards", 0.95, at_least=True
+        FIRST, "times_faster_than_powertools", "times faster than Powertools as documented", 60, at_least=True
+    ),
+    Aim(FIRST, "dynamodb_calls", "DynamoDB calls for 1,000 records", 90),
+    Aim(FIRST, "write_units_per_record", "write units a new record", 2),
+    Aim(FIRST, "cold_import_seconds", "seconds to import the consumer", 0.6),
+    Aim(FIRST, "package_mb", "MB, the package zipped", 25),
+    Aim(
+        SECOND,
+        "times_faster_than_powertools",
+        "times faster than Powertools as documented",
+        100,
+        at_least=True,
+    ),
+    Aim(SECOND, "times_question_consumer", "times as long as the question's consumer", 1),
+    Aim(SECOND, "dynamodb_calls", "DynamoDB calls for 1,000 records", 60),
+    Aim(SECOND, "duplicate_batch_over_fresh", "a batch of duplicates over a fresh one", 0.5),
+    Aim(SECOND, "cold_import_seconds", "seconds to import the consumer", 0.35),
+    Aim(
+        SECOND,
+        "producer_share_of_limit",
+        "of the shards' limit, the least of 1 to 8 shards",
+        0.95,
+        at_least=True,
     ),
 )
 

@@ -266,14 +266,12 @@ def _end_to_end(results: Results) -> Table:
 
 
 def _aims(results: Results) -> Table:
-    table = Table("Figures to reach", ["figure", "measured", "aim", "reached", "issue"])
+    table = Table("Figures to reach", ["figure", "measured", "aim", "reached", "aim of"])
     for aim in AIMS:
         value = results["headline"][aim.key]
         reached = {True: "yes", False: "NO", None: "not measured"}[aim.reached(value)]
         bound = f"{'at least' if aim.at_least else 'at most'} {aim.limit:g}"
-        table.rows.append(
-            [aim.says, MISSING if value is None else f"{value:g}", bound, reached, f"#{aim.issue}"]
-        )
+        table.rows.append([aim.says, MISSING if value is None else f"{value:g}", bound, reached, aim.of])
     return table
 
 

@@ -5,19 +5,37 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from cli import demo, show, target, uploading
 from cli import redrive as redriving
+from cli import stream as streaming
 from cli.errors import UserError
-from cli.reports import Reports
+from cli.reports import CLOSED, PAGE, Account, Reports
 from local import background
 from local.errors import StackError
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+FAILED, USAGE, REFUSED, IGNORED = 1, 2, 3, 4
+EXIT_STATUSES = """Exit status:
+
+0: done.
+
+1: an error: the stack cannot be asked, an upload failed or is stuck, or it is not done in time.
+
+2: wrong usage; nothing was done.
+
+3: `once load`: done, but more lines than --max-rejected were rejected or are in conflict with other records.
+
+4: `once load`: the file was loaded before with other options, which cannot be changed."""
+
 app = typer.Typer(
     help="Oncestream: files become rows in Postgres, each record exactly once.",
+    epilog=EXIT_STATUSES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -66,7 +84,7 @@ def down() -> None:
     show.out.print("The stack is down." if background.stop() else "No stack runs on this machine.")
 
 
-@app.command()
+@app.command(epilog=EXIT_STATUSES)
 def load(
     files: Annotated[
         list[Path],
@@ -86,69 +104,149 @@ def load(
     key_field: Annotated[
         str | None, typer.Option(help="The field that is the partition key.", show_default="the record's id")
     ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHARACTER",
+            help="Of a CSV file: what is between two values, or `tab`.",
+            show_default="a comma",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The object's key, for one file.", show_default="the file's name")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="Put before the file's name to make the object's key.")] = "",
     timeout: Annotated[float | None, typer.Option(min=0, help="Wait so many seconds at most.")] = None,
+    max_rejected: Annotated[
+        int,
+        typer.Option(
+            min=0, help="So many lines of a file may be rejected, or in conflict, without exit status 3."
+        ),
+    ] = 0,
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload files and follow them until their accounts close: every line a row, a rejection or a repetition."""
+    """Upload files and follow them until their accounts close: every line a row, a rejection or a repetition.
+
+    The same file under the same key is loaded once. Its options are those that it was first loaded with.
+    """
+    if key is not None and (len(files) > 1 or prefix):
+        raise typer.BadParameter("is for one file, and without --prefix", param_hint="--key")
+    keys = {path: key or prefix + path.name for path in files}
+    options = uploading.Options(
+        uploading.field_of(id_field, "--id-field"),
+        uploading.field_of(key_field, "--key-field"),
+        uploading.delimiter_named(delimiter),
+    )
     for path in files:
-        uploading.require_format(path, prefix + path.name, param_hint="FILE")
+        uploading.require_format(path, keys[path], param_hint="FILE")
+        if (wrong := uploading.warning(path, keys[path], options)) is not None:
+            show.warn(f"{show.printable(str(path))}: {wrong}")
     where = target.find(stack)
     reports = Reports(where)
     loaded = []
     with show.progress() as display:
         for path in files:
-            begin = time.monotonic()
-            task = display.add_task(f"{path.name}: uploading", total=path.stat().st_size or None)
-            upload = uploading.put(
-                where, path, key=prefix + path.name, id_field=id_field, key_field=key_field,
-                sent=partial(display.advance, task),
-            )  # fmt: skip
-
-            seen = show.following(display, task, path.name)
             # One after the other: the stream is shared, loading several at once would make none of them faster.
-            account = (
-                uploading.follow(reports, upload, seen, seconds=timeout) if watch else reports.account(upload)
+            loaded.append(
+                _load(where, reports, path, keys[path], options, display, watch=watch, timeout=timeout)
             )
-            loaded.append(uploading.Loaded(str(path), upload, account, time.monotonic() - begin))
     if as_json:
         objects = [each.to_json() for each in loaded]
         show.as_json(objects[0] if len(objects) == 1 else objects)
     else:
-        _tell(loaded, reports, watched=watch)
-    if watch and not all(each.closed for each in loaded):
-        raise typer.Exit(1)
-
-
-def _tell(loaded: list[uploading.Loaded], reports: Reports, *, watched: bool) -> None:
+        for each in loaded:
+            _tell(each, reports, watched=watch)
     for each in loaded:
-        if each.account is None or not watched:
-            show.out.print(
-                f"{each.path} is upload {each.upload}: `once status {each.upload}` follows it.",
-                soft_wrap=True,
+        for ignored in each.ignored:
+            show.error(
+                f"{each.path}: {ignored}. To load it with other options, give it another key (`--key`)."
             )
-            continue
-        show.account(each.account)
-        if each.account["rejected"]:
-            show.out.print(
-                f"\nThe first of {each.account['rejected']:,} rejected lines (`once rejected {each.upload}`):"
-            )
-            show.rejections(reports.rejected(each.upload, 5) or [])
+    status = _status(loaded, watched=watch, max_rejected=max_rejected)
+    if status:
+        raise typer.Exit(status)
 
 
-@app.command()
-def status(upload: UploadId = None, stack: Stack = None, as_json: AsJson = False) -> None:
-    """Show the account of an upload (exit status 0 only when it is closed), or of the latest ones."""
-    reports = Reports(target.find(stack))
+def _load(
+    where: target.Target,
+    reports: Reports,
+    path: Path,
+    key: str,
+    options: uploading.Options,
+    display: Progress,
+    *,
+    watch: bool,
+    timeout: float | None,
+) -> uploading.Loaded:
+    begin = time.monotonic()
+    task = display.add_task(show.printable(f"{path.name}: uploading"), total=path.stat().st_size or None)
+    known = uploading.known_before(where, reports, path, key)
+    # What failed may be mended by the same file put once more; what is loaded, or on its way, is not.
+    if known is None or known["state"] in ("failed", "stuck"):
+        upload = uploading.put(where, path, key=key, options=options, sent=partial(display.advance, task))
+    else:
+        upload = known["upload"]
+    seen = show.following(display, task, path.name)
+    if known is not None and known["state"] == CLOSED:
+        account: Account | None = known
+        seen(known)
+    elif watch:
+        account = uploading.follow(reports, upload, seen, seconds=timeout)
+    else:
+        account = reports.account(upload)
+    if known is not None and known["state"] == "failed":
+        known = None  # it was not loaded, and has been registered anew
+    return uploading.Loaded(
+        str(path),
+        upload,
+        account,
+        time.monotonic() - begin,
+        before=known["registered_at"] if known else None,
+        ignored=options.differing(known) if known else [],
+    )
+
+
+def _tell(loaded: uploading.Loaded, reports: Reports, *, watched: bool) -> None:
+    if loaded.account is None or not (watched or loaded.closed):
+        show.say(
+            f"{show.printable(loaded.path)} is upload {loaded.upload}: `once status {loaded.upload}` follows it."
+        )
+        return
+    show.account(loaded.account)
+    show.say(f"\n{show.printable(loaded.says())}")
+    if loaded.refused:
+        show.reasons(reports.reasons(loaded.upload, 5))
+        show.say("The first of them:")
+        show.rejections(reports.rejected(loaded.upload, 5) or [])
+
+
+def _status(loaded: list[uploading.Loaded], *, watched: bool, max_rejected: int) -> int:
+    if watched and not all(each.closed for each in loaded):
+        return FAILED
+    if any(each.ignored for each in loaded):
+        return IGNORED
+    return REFUSED if watched and any(each.refused > max_rejected for each in loaded) else 0
+
+
+@app.command(epilog=EXIT_STATUSES)
+def status(
+    upload: UploadId = None,
+    only_stream: Annotated[
+        bool, typer.Option("--stream", help="The stream and why it waits, no uploads.")
+    ] = False,
+    stack: Stack = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the account of an upload (exit status 0 only when it is closed); or the stream and the latest uploads.
+
+    What waits says why: as the function that waits has noted it.
+    """
+    if upload is not None and only_stream:
+        raise typer.BadParameter("is without an upload", param_hint="--stream")
+    where = target.find(stack)
+    reports = Reports(where)
     if upload is None:
-        latest = reports.uploads(20)
-        if as_json:
-            show.as_json(latest)
-        elif latest:
-            show.accounts(latest)
-        else:
-            show.out.print("No uploads yet. Load a file: `once load FILE`.")
+        _overview(where, reports, only_stream=only_stream, json=as_json)
         return
     account = reports.account(upload)
     if account is None:
@@ -157,27 +255,79 @@ def status(upload: UploadId = None, stack: Stack = None, as_json: AsJson = False
         show.as_json(account)
     else:
         show.account(account)
-    if account["state"] != "done":
-        raise typer.Exit(1)
+    if account["state"] != CLOSED:
+        raise typer.Exit(FAILED)
+
+
+def _overview(where: target.Target, reports: Reports, *, only_stream: bool, json: bool) -> None:
+    if json and not only_stream:
+        show.as_json(reports.uploads(20))
+        return
+    figures, stored = streaming.of(where), reports.stream()
+    if json:
+        show.as_json({"stream": figures.to_json(), "postgres": stored})
+        return
+    show.stream(figures, stored)
+    if stored["database"]:
+        raise typer.Exit(FAILED)  # an account needs Postgres as well
+    if only_stream:
+        return
+    show.say("")
+    if latest := reports.uploads(20):
+        show.accounts(latest)
+    else:
+        show.say("No uploads yet. Load a file: `once load FILE`.")
 
 
 @app.command()
 def rejected(
     upload: UploadId = None,
-    limit: Annotated[int, typer.Option(min=1, max=500, help="How many at most.")] = 20,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="How many at most.", show_default="20; with --json all")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    after: Annotated[
+        str, typer.Option(metavar="PLACE", help="Go on behind this place, which the last answer ends with.")
+    ] = "",
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show rejected records: the line in the file, the reason, the raw text."""
-    rows = Reports(target.find(stack)).rejected(upload, limit)
-    if rows is None:
+    """Show rejected records: the line in the file, the kind, the reason, the raw text.
+
+    A record is rejected because it can never be stored as it is, or kept aside as a conflict because a record with its
+    id and other content was there before. Those of an upload come in the order of its file. Without an upload, the
+    newest are shown; all of them (--all, --json) come in the order of their ids.
+    """
+    if limit is not None and everything:
+        raise typer.BadParameter("goes without --limit", param_hint="--all")
+    reports = Reports(target.find(stack))
+    number = limit if limit or everything or as_json else 20
+    if upload is None and number is not None and number <= PAGE and not after:
+        newest = reports.rejected(None, number) or []
+        if as_json:
+            show.as_json_list(newest)
+        elif newest:
+            show.rejections(newest, with_origin=True)
+        else:
+            show.say("No rejected records.")
+        if len(newest) == number and not as_json:
+            show.say("There may be more: `once rejected --all`.")
+        return
+    pages = reports.rejected_pages(upload, number, after)
+    if pages is None:
         raise UserError(f"There is no upload {upload}. `once status` lists the latest ones.")
     if as_json:
-        show.as_json(rows)
-    elif rows:
-        show.rejections(rows)
-    else:
-        show.out.print("No rejected records.")
+        show.as_json_list(row for page in pages for row in page.rows)
+        return
+    shown, behind = 0, None
+    for page in pages:
+        shown, behind = shown + len(page.rows), page.next
+        if page.rows:
+            show.rejections(page.rows, with_origin=upload is None)
+    if not shown:
+        show.say("No more rejected records." if after else "No rejected records.")
+    if behind is not None:
+        show.say(f"There may be more: add --after {behind}, or --all.")
 
 
 @app.command()
@@ -206,9 +356,9 @@ def redrive(
     if not as_json:
         for each in found:
             for line in each.says:
-                show.out.print(line, markup=False, soft_wrap=True)
+                show.say(line)
         if not found:
-            show.out.print("Nothing is kept aside.")
+            show.say("Nothing is kept aside.")
     if not found or not (yes or typer.confirm("Send all this again?", err=True)):
         if as_json:
             show.as_json({each.what: {"found": each.count, "sent": 0, "left": []} for each in found})
@@ -225,16 +375,16 @@ def redrive(
         for reason in one.left[:20]:
             show.error(reason)
     if any(one.left for one in done.values()):
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 app.command("demo")(demo.run)
 
 
 def main() -> None:
-    """Run the command line; what a user can cause ends in a sentence and exit status 1."""
+    """Run the command line; what a user can cause ends in a sentence, and in one of ``EXIT_STATUSES``."""
     try:
         app()
     except (UserError, StackError) as error:
         show.error(str(error))
-        raise SystemExit(1) from None
+        raise SystemExit(FAILED) from None

@@ -21,6 +21,8 @@ class Target:
     name: str
     outputs: Mapping[str, str]
     client: Callable[[str], Any]
+    is_local: bool = False
+    """Whether it is the stack of `once up` on this machine."""
 
     def output(self, name: str) -> str:
         """One of the stack's outputs.
@@ -55,7 +57,7 @@ def _local() -> Target:
         raise UserError(
             "No stack runs on this machine. Start it (`once up`), or name a deployed one (--stack NAME)."
         )
-    return Target("on this machine", state.outputs, state.client)
+    return Target("on this machine", state.outputs, state.client, is_local=True)
 
 
 def _deployed(name: str) -> Target:

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,12 +25,17 @@ from typing import Any
 import psutil
 
 from local.errors import StackError
-from local.event_source_mapping import Clients, StreamPoller
+from local.event_source_mapping import Clients, Delivery, Observer, StreamPoller
 from local.machine import REPOSITORY, failure, user_environment
 from local.ministack import CREDENTIALS, REGION, client
-from local.stack import DIRECTORY, STATE, Progress, Stack, lock
+from local.stack import DIRECTORY, STATE, Stack, lock
+from local.stack import Progress as Steps
+from local.streams.observer import Progress
+from local.streams.records import FunctionFailed, NotInvoked
 
 STOP_SECONDS = 60.0
+FLOW = "flow.json"
+"""Written anew about every second where something has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,71 @@ class State:
     def client(self, service: str) -> Any:
         """A boto3 client of ``service`` in this stack."""
         return client(self.endpoint, service)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How the streams of one function stand, as the poller of the background stack knows."""
+
+    read: int
+    """Records that it has read for the function."""
+    waiting: int
+    """Those of them that are not processed."""
+    all_read: bool
+    """Whether the streams held nothing more at the last look."""
+    failed_in_a_row: int
+    """Deliveries since the last one that succeeded."""
+    problem: str | None
+    """Why the function failed as a whole at the last of these; what it answered, it logs itself."""
+
+
+class Failures(Observer):
+    """Counts the deliveries of each function that failed, since the last one that did not."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_a_row: Counter[str] = Counter()
+        self._problems: dict[str, str | None] = {}
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        name = delivery.mapping.function_name
+        with self._lock:
+            self._in_a_row[name] = 0 if delivery.succeeded else self._in_a_row[name] + 1
+            self._problems[name] = _problem(delivery)
+
+    def flow(self, progress: Mapping[str, Progress]) -> dict[str, Flow]:
+        """What is known of each function, with how far its mappings have come."""
+        with self._lock:
+            return {
+                name: Flow(
+                    **asdict(each), failed_in_a_row=self._in_a_row[name], problem=self._problems.get(name)
+                )
+                for name, each in progress.items()
+            }
+
+
+def _problem(delivery: Delivery) -> str | None:
+    match delivery.outcome:
+        case FunctionFailed(error=error):
+            return f"the function failed: {error}"[:500]
+        case NotInvoked(reason=reason):
+            return f"the function could not be invoked: {reason}"[:500]
+        case _:
+            return None
+
+
+def flow(directory: Path = DIRECTORY) -> dict[str, Flow] | None:
+    """How the streams of the stack in ``directory`` stand, by function; None if nothing has been said yet."""
+    try:
+        found = json.loads((directory / FLOW).read_text())
+        return {name: Flow(**each) for name, each in found.items()}
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        return None
+
+
+def tell(directory: Path, stands: Mapping[str, Flow]) -> None:
+    """Write what :func:`flow` reads."""
+    _replace(directory / FLOW, json.dumps({name: asdict(each) for name, each in stands.items()}))
 
 
 def dump(state: State) -> str:
@@ -69,7 +140,7 @@ def running(directory: Path = DIRECTORY) -> State | None:
 def start(
     directory: Path = DIRECTORY,
     *,
-    progress: Progress = lambda step, seconds: None,
+    progress: Steps = lambda step, seconds: None,
     **options: Any,
 ) -> State:
     """Start the stack in the background and deploy it. When it runs already, nothing happens.
@@ -133,7 +204,7 @@ def stop(directory: Path = DIRECTORY) -> bool:
     return True
 
 
-def _follow(supervisor: subprocess.Popen[bytes], progress: Progress, log: Path) -> None:
+def _follow(supervisor: subprocess.Popen[bytes], progress: Steps, log: Path) -> None:
     assert supervisor.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
     with supervisor.stdout as lines:
         for line in lines:
@@ -174,14 +245,18 @@ def _supervise(directory: Path, options: Mapping[str, Any]) -> None:
                 region=REGION,
                 credentials=(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
             )
-            with StreamPoller(clients):
-                new = file.with_suffix(".new")
-                new.write_text(dump(state))
-                new.rename(file)
+            failures = Failures()
+            with StreamPoller(clients, observer=failures) as poller:
+                _replace(file, dump(state))
                 report(ready=True)
                 # From here on nobody reads our output: the one who started us may go.
                 os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+                told: dict[str, Flow] = {}
                 while stack.is_running:
+                    stands = failures.flow(poller.progress())
+                    if stands != told:
+                        tell(directory, stands)
+                        told = stands
                     never.wait(1)
                 print(f"A server of the stack ended by itself: see the logs in {directory}.")
     except StackError as error:
@@ -189,6 +264,14 @@ def _supervise(directory: Path, options: Mapping[str, Any]) -> None:
         raise SystemExit(1) from error
     finally:
         file.unlink(missing_ok=True)
+        (directory / FLOW).unlink(missing_ok=True)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file that readers find whole, as it was or as it is."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.rename(file)
 
 
 if __name__ == "__main__":

@@ -242,7 +242,7 @@ class Run:
     def _send(self, sent: inputs.WaveInput, watch: Watch) -> None:
         target = self._target
         for file in sent.files:
-            upload = uploading.put(target, file.path, id_field=file.id_field)
+            upload = uploading.put(target, file.path, options=uploading.Options(id_field=file.id_field))
             file.expect_in(self._expected, upload)
             self._uploaded.append(Uploaded(file.path.name, upload))
             watch.sent(file.records)

@@ -34,6 +34,23 @@ class Delivery:
         return self.decision.done == self.batch.records
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a mapping has come, since the poller runs it."""
+
+    read: int = 0
+    """Records that were read."""
+    waiting: int = 0
+    """Those of them that are not processed yet."""
+    all_read: bool = True
+    """Whether the streams held nothing more at the last look."""
+
+    def __add__(self, other: Progress) -> Progress:
+        return Progress(
+            self.read + other.read, self.waiting + other.waiting, self.all_read and other.all_read
+        )
+
+
 class Observer:
     """Told what happens. Override what is of interest.
 

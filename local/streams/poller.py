@@ -14,7 +14,7 @@ from local.streams.control import Control
 from local.streams.filters import InvalidPatternError
 from local.streams.invoke import Invoker
 from local.streams.mapping import Backoff, EventSourceMapping, InvalidMappingError, is_stream
-from local.streams.observer import Observer, Redeliver, never
+from local.streams.observer import Observer, Progress, Redeliver, never
 from local.streams.run import MappingRun
 from local.streams.worker import Tools
 
@@ -130,6 +130,15 @@ class StreamPoller:
         """The mappings that are being run."""
         with self._condition:
             return [run.mapping for run in self._runs.values()]
+
+    def progress(self) -> dict[str, Progress]:
+        """How far each function's mappings have come since this poller runs them, all together."""
+        found: dict[str, Progress] = {}
+        with self._condition:
+            for run in self._runs.values():
+                name = run.mapping.function_name
+                found[name] = found.get(name, Progress()) + run.progress
+        return found
 
     def drained(self, since: float = 0.0) -> bool:
         """Whether everything that was in the streams at ``since`` (epoch seconds) is processed.

@@ -82,6 +82,8 @@ class ShardQueue:
         self._unfinished: OrderedDict[str, bool] = OrderedDict()
         self._waiting_bytes = 0
         self._closed = False
+        self.taken = 0
+        """Records that were read, those that are filtered out as well."""
 
     # ------------------------------------------------------------------ in
 
@@ -106,6 +108,7 @@ class ShardQueue:
         for record in records:
             if record.sequence_number in self._unfinished:  # read twice, after an iterator was lost
                 continue
+            self.taken += 1
             wanted = self.settings.filters.accept(record.event)
             self._unfinished[record.sequence_number] = not wanted
             if wanted:
@@ -157,6 +160,11 @@ class ShardQueue:
     def idle(self) -> bool:
         """Everything that was read is processed."""
         return not self._unfinished
+
+    @property
+    def unprocessed(self) -> int:
+        """How many of the records that were read are not processed."""
+        return sum(not processed for processed in self._unfinished.values())
 
     @property
     def busy(self) -> bool:

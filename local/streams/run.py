@@ -7,6 +7,7 @@ import time
 
 from local.streams.clients import GoneError, UnavailableError, calling
 from local.streams.mapping import EventSourceMapping
+from local.streams.observer import Progress
 from local.streams.shards import Lineage
 from local.streams.sources import DynamoDBSource, KinesisSource, StreamSource
 from local.streams.worker import ShardWorker, Tools
@@ -23,6 +24,7 @@ class MappingRun:
         self._source: StreamSource | None = None
         self._lineage: Lineage | None = None
         self._workers: dict[str, ShardWorker] = {}
+        self._past = Progress()  # of the shards that ended
         self._listed_at = 0.0
         self._stream_seen = False
         self._stream_gone = False
@@ -64,6 +66,7 @@ class MappingRun:
             for shard_id, worker in list(self._workers.items()):
                 if worker.ended:
                     self._lineage.finish(shard_id)
+                    self._past += worker.progress
                     del self._workers[shard_id]
             for shard_id, position in self._lineage.update(listed).items():
                 checkpoints.save(self.mapping.uuid, shard_id, self._source.pin(position, started))
@@ -87,6 +90,12 @@ class MappingRun:
         if self._lineage is None or self._listed_at < since or self._lineage.pending:
             return False
         return all(worker.drained(since) for worker in self._workers.values())
+
+    @property
+    def progress(self) -> Progress:
+        """How far its shards have come, all together, since it runs."""
+        parts = [self._past, *(worker.progress for worker in self._workers.values())]
+        return sum(parts, Progress())
 
     @property
     def needs_refresh(self) -> bool:

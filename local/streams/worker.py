@@ -21,7 +21,7 @@ from local.streams.decisions import decide
 from local.streams.destinations import failure_message, send
 from local.streams.invoke import Invoker
 from local.streams.mapping import SHARD_END, TRIM_HORIZON, Backoff, EventSourceMapping
-from local.streams.observer import Delivery, Observer, Redeliver
+from local.streams.observer import Delivery, Observer, Progress, Redeliver
 from local.streams.queue import ShardQueue
 from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, NotInvoked
 from local.streams.sources import Page, StreamSource
@@ -66,6 +66,7 @@ class ShardWorker:
         self._read_at = 0.0
         self._read_failures = 0
         self._tip_seen_at = -1.0
+        self._at_tip = False
 
     def start(self) -> None:
         self._tools.control.spawn(f"{self.mapping.function_name} {self.shard_id}", self._run)
@@ -86,6 +87,13 @@ class ShardWorker:
     def drained(self, since: float) -> bool:
         """Everything that was in the shard at ``since`` is processed."""
         return self.ended or (self._queue.idle and self._tip_seen_at >= since)
+
+    @property
+    def progress(self) -> Progress:
+        """What was read of the shard, and what of it waits."""
+        # A full queue reads nothing: what came since the last look is not known then.
+        all_read = self.ended or (self._at_tip and (self._queue.room > 0 or not self._reading))
+        return Progress(self._queue.taken, self._queue.unprocessed, all_read)
 
     # ------------------------------------------------------------- the loop
 
@@ -157,6 +165,7 @@ class ShardWorker:
         if page.iterator is None:
             self._reading = False
             self._queue.close()
+        self._at_tip = page.at_tip
         if page.at_tip:
             self._tip_seen_at = started
             self._read_at = now + self._tools.poll_seconds

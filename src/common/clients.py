@@ -35,6 +35,13 @@ def dynamodb() -> DynamoDBClient:
 
 
 @cache
+def dynamodb_for_notes() -> DynamoDBClient:
+    """A DynamoDB client for what may be left undone: it gives up soon, and does not repeat."""
+    changes = {"connect_timeout": 1, "read_timeout": 1, "retries": {"total_max_attempts": 1}}
+    return boto3.client("dynamodb", config=_config(parameter_validation=False, **changes))
+
+
+@cache
 def dynamodb_transport() -> Transport:
     """How the consumer's many requests get to DynamoDB: endpoint, timeouts and proxies are the client's."""
     # Only who needs it loads it. The other functions' packages are without awscrt (src/Makefile).

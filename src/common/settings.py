@@ -47,7 +47,14 @@ class DatabaseSettings(Settings):
     platform trusts."""
 
 
-class ConsumerSettings(DatabaseSettings):
+class NotesSettings(Settings):
+    """Of a function that notes why it waits (:mod:`common.waiting`), also where its other settings are wrong."""
+
+    ledger_table: str | None = None
+    """Without one, its log alone says it."""
+
+
+class ConsumerSettings(DatabaseSettings, NotesSettings):
     """The consumer's environment."""
 
     idempotency_table: str

@@ -16,10 +16,11 @@ from common.database import Database
 from common.events import require_records
 from common.idempotency import BulkIdempotency
 from common.observability import logger, metrics, tracer
-from common.settings import ConsumerSettings
+from common.settings import ConsumerSettings, NotesSettings
+from common.waiting import Waiting
 from consumer.decode import decode
 from consumer.processor import BulkProcessor
-from consumer.report import report
+from consumer.report import note, report
 from consumer.sink import PostgresSink
 
 if TYPE_CHECKING:
@@ -52,10 +53,21 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if state and not event.get("Records"):
         return {"batchItemFailures": [], **state}
     require_records(event, "aws:kinesis")
-    processor = _processor()
-    answer = process_partial_response(event, decode, processor, context)
+    try:
+        processor = _processor()
+        answer = process_partial_response(event, decode, processor, context)
+    except Exception as error:  # a defect, or a wrong setting: not settled here, only told
+        # Without its message, which may quote a record; the log has it.
+        _waiting().note(f"it fails with {type(error).__name__}, which is no outage: see its log")
+        raise
     report(processor.results)
+    note(processor.results, _waiting())
     return {**answer, **state}
+
+
+@cache
+def _waiting() -> Waiting:
+    return Waiting(clients.dynamodb_for_notes, NotesSettings.from_environment().ledger_table, "consumer")
 
 
 @cache

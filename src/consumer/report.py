@@ -18,6 +18,7 @@ from common.observability import (
     logger,
     metrics,
 )
+from common.waiting import Waiting
 from consumer.decode import Rejection
 from consumer.processor import Outcome, Result
 
@@ -60,6 +61,16 @@ def report(results: Sequence[Result]) -> None:
         "Batch done",
         extra={"received": len(results)} | {outcome.value: counts[outcome] for outcome in Outcome},
     )
+
+
+def note(results: Sequence[Result], waiting: Waiting) -> None:
+    """Note why records of the batch have to be retried, the reason of the most of them; or that none has to be."""
+    reasons = Counter(str(result.error) for result in results if result.error)
+    if reasons:
+        [(reason, _)] = reasons.most_common(1)
+        waiting.note(reason)
+    else:
+        waiting.clear()
 
 
 def _warn(results: Sequence[Result], outcome: Outcome, one: str, more: str) -> None:

@@ -50,6 +50,7 @@ from common.observability import (
     tracer,
 )
 from common.settings import ChunksSettings
+from common.waiting import Waiting
 from producer.chunk_ledger import ChunkLedger
 from producer.chunk_worker import ChunkWorker
 from producer.publish import Publisher
@@ -71,6 +72,11 @@ KEY_PREFIX = "chunks"
 @cache
 def _settings() -> ChunksSettings:
     return ChunksSettings.from_environment()
+
+
+@cache
+def _waiting() -> Waiting:
+    return Waiting(clients.dynamodb_for_notes, _settings().ledger_table, "chunks")
 
 
 @cache
@@ -153,7 +159,9 @@ def _work(body: str, lambda_context: LambdaContext) -> dict[str, int]:
     if seconds_left() <= 0:
         raise TransientError("no time is left to begin the chunk")
     _idempotency().register_lambda_context(lambda_context)
-    return _publish_once()(job=job, seconds_left=seconds_left)
+    count = _publish_once()(job=job, seconds_left=seconds_left)
+    _waiting().clear()
+    return count
 
 
 class _Processor(BatchProcessor):
@@ -168,8 +176,10 @@ class _Processor(BatchProcessor):
             case TransientError() | IdempotencyPersistenceLayerError() | IdempotencyInconsistentStateError():
                 metric = CHUNKS_RETRIED
                 logger.warning("Chunk not finished, its message goes back", reason=str(error))
+                _waiting().note(str(error))
             case _:
                 metric = CHUNKS_RETRIED
+                _waiting().note(f"it fails with {type(error).__name__}: see its log")
                 logger.error("Defect in the program, the message goes back", exc_info=error)
         metrics.add_metric(metric, MetricUnit.Count, 1)
         return super().failure_handler(record, exception)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 State = Literal["registered", "planned", "publishing", "loading", "done", "stuck", "failed"]
 """registered: known, its chunk jobs not all sent. planned: all sent, no chunk published. publishing: some
 chunks are published. loading: all are, and Postgres has not all of their lines. done: it has, chunk by
-chunk. stuck: not done, and a chunk has failed for good or nothing has moved for a while. failed: nothing of it is
-ever loaded; the reason says why."""
+chunk. stuck: not done, and nothing has moved for a while; it may still go on. failed: all of it, or a part, can
+never be loaded as it is; the reason says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,10 @@ def account(
     if state not in ("done", "failed"):
         surplus = [chunk for chunk in chunks if (chunk.missing or 0) < 0]
         failures = [failure for failure in entry.failures if failure.chunk not in counts]
-        if surplus or failures or now - moved_at >= stuck_after:
+        hopeless = bool(surplus or failures)
+        if hopeless or now - moved_at >= stuck_after:
             reason = _what_is_missing(state, chunks, surplus, failures)
-            state = "stuck"
+            state = "failed" if hopeless else "stuck"
     return Account(
         upload=upload.upload,
         bucket=upload.bucket,

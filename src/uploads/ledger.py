@@ -10,6 +10,8 @@ One partition an upload (``upload``, its id), one item (``item``) a fact:
 - ``failure#000000``...: why a chunk cannot be published (:class:`~common.chunk_job.ChunkFailure`), and
   ``progress#000000``...: how far a chunk has come that takes longer than an invocation; by producer/chunks too.
 
+The partition ``waiting`` is no upload's: there each function notes why it cannot go on (:mod:`common.waiting`).
+
 Every write here may be repeated: it is conditional, or puts the same again.
 """
 
@@ -23,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from common.chunk_job import ChunkCount, ChunkFailure
 from common.errors import TransientError
+from common.waiting import WAITING, Note
 from uploads.csv_cuts import Place
 from uploads.upload import UPLOAD_ITEM, Upload
 
@@ -185,6 +188,16 @@ class Ledger:
             Limit=limit,
         )
         return [item["upload"]["S"] for item in answer["Items"]]
+
+    def waiting(self) -> list[Note]:
+        """Why functions cannot go on, as they noted it; see :mod:`common.waiting`."""
+        answer = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="upload = :waiting",
+            ExpressionAttributeValues={":waiting": {"S": WAITING}},
+        )
+        notes = (Note.from_item(item) for item in answer["Items"])
+        return [note for note in notes if note is not None]
 
     def _mark(self, upload: Upload, update: str, values: dict[str, AttributeValueTypeDef]) -> None:
         # Not another entry, registered anew since the caller looked.

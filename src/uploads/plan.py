@@ -18,12 +18,14 @@ from aws_lambda_powertools.utilities.data_classes.dynamo_db_stream_event import 
     DynamoDBRecord,
     DynamoDBRecordEventName,
 )
+from botocore.exceptions import BotoCoreError, ClientError
 
 from common import clients
 from common.errors import PermanentError, TransientError
 from common.events import require_records
 from common.observability import CHUNK_JOBS_SENT, UPLOADS_FAILED, logger, metrics, tracer
 from common.settings import PlanSettings
+from common.waiting import Waiting
 from uploads.csv_cuts import CsvCuts
 from uploads.jobs import ChunkQueue, job_of
 from uploads.ledger import Ledger, Plan
@@ -150,6 +152,14 @@ def inserted_upload(record: DynamoDBRecord) -> str | None:
     return str(keys["upload"])
 
 
+_WORLD = (TransientError, BotoCoreError, ClientError)
+
+
+@cache
+def _waiting() -> Waiting:
+    return Waiting(clients.dynamodb_for_notes, _settings().ledger_table, "plan")
+
+
 @cache
 def _settings() -> PlanSettings:
     return PlanSettings.from_environment()
@@ -181,9 +191,14 @@ def _plan_record(record: DynamoDBRecord, lambda_context: LambdaContext) -> None:
             return
         reserve = _settings().reserve_milliseconds
         sent = _planner().plan(upload, lambda: lambda_context.get_remaining_time_in_millis() < reserve)
-    except Exception:
+    except Exception as error:
         logger.exception("Not planned", upload=upload)  # Powertools only notes that the record failed
+        _waiting().note(
+            str(error) if isinstance(error, _WORLD) else f"it fails with {type(error).__name__}: see its log"
+        )
         raise
+    else:
+        _waiting().clear()
     finally:
         metrics.add_metric(CHUNK_JOBS_SENT, MetricUnit.Count, sent)
 

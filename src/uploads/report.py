@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from common import clients
 from common.database import Database
-from common.errors import PermanentError
+from common.errors import PermanentError, TransientError
 from common.observability import logger, tracer
 from common.settings import ReportSettings
+from common.waiting import BELIEVED
 from uploads.account import Account, account, lines_before
 from uploads.ledger import Ledger
 from uploads.redrive import Redrive
-from uploads.rows import RejectedRow, StoredRows
+from uploads.rows import RejectedRow, StoredRows, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from uploads.ledger import Entry
 
 
+_QUESTIONS = frozenset({"account", "uploads", "rejected", "redrive", "stream"})
+
+
 class Request(BaseModel):
-    """What is asked: exactly one of ``account``, ``uploads``, ``rejected`` and ``redrive``."""
+    """What is asked: exactly one of ``account``, ``uploads``, ``rejected``, ``redrive`` and ``stream``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,14 +48,20 @@ class Request(BaseModel):
     """What is wanted of the rejected records that are to be tried again."""
     upload: str | None = None
     """Of which upload; null: of all, and of none."""
-    after: str = ""
-    """Where the last answer about ``redrive`` ended."""
+    after: str | None = None
+    """Where the last answer about ``redrive`` or ``rejected`` ended."""
+    reasons: Annotated[int, Field(ge=1, le=100)] | None = None
+    """With the id of an upload in ``rejected``: so many reasons, each once, in the place of records."""
+    stream: Literal[True] | None = None
+    """How many records there are, and why something waits."""
 
     @model_validator(mode="after")
     def _one_question(self) -> Self:
-        asked = self.model_fields_set & {"account", "uploads", "rejected", "redrive"}
+        asked = self.model_fields_set & _QUESTIONS
         if len(asked) != 1 or (asked != {"rejected"} and getattr(self, *asked) is None):
-            raise ValueError("ask for one of account, uploads, rejected, redrive")
+            raise ValueError("ask for one of account, uploads, rejected, redrive, stream")
+        if self.reasons is not None and self.rejected is None:
+            raise ValueError("reasons are told of one upload: rejected is its id")
         return self
 
 
@@ -82,19 +92,65 @@ class Report:
         found = (self.account(upload) for upload in self._ledger.latest(limit))
         return [each for each in found if each is not None]
 
-    def rejected(self, upload: str | None, limit: int) -> list[dict[str, Any]] | None:
-        """Rejected records with their lines in the file, or None if there is no such upload."""
+    def rejected(self, upload: str | None, limit: int, after: str | None = None) -> dict[str, Any]:
+        """Rejected records with their lines in the file, and where they ended.
+
+        ``{"rejected": [{...}], "next": PLACE or null}``. Null in place of the list: there is no such upload.
+        ``next`` is null when there are no more, and for the newest ones of all, which are not paged.
+        """
         entries: dict[str, Entry | None] = {}
         if upload is not None:
             entries[upload] = self._ledger.entry(upload)
             if entries[upload] is None:
-                return None
-        rows = self._rows.rejected(upload, limit)
+                return {"rejected": None, "next": None}
+        rows = self._rows.rejected(upload, limit, after)
         for named in {row.upload for row in rows if row.upload is not None} - set(entries):
             entries[named] = self._ledger.entry(named)
         before = {named: lines_before(entry.counts) for named, entry in entries.items() if entry}
         keys = {named: entry.upload.key for named, entry in entries.items() if entry}
-        return [_shown(row, keys, before) for row in rows]
+        paged = (upload, after) != (None, None) and len(rows) == limit
+        return {
+            "rejected": [_shown(row, keys, before) for row in rows],
+            "next": place(rows[-1]) if paged else None,
+        }
+
+    def reasons(self, upload: str, limit: int) -> list[tuple[str, int]]:
+        """Why records of an upload were rejected: each reason with its number, the most frequent first."""
+        return self._rows.reasons(upload, limit)
+
+    def waiting(self) -> list[dict[str, Any]]:
+        """Why functions cannot go on: ``{"function", "reason", "since", "last"}``, the longest first."""
+        notes = [note for note in self._ledger.waiting() if self._now() - note.last < BELIEVED]
+        return [
+            {
+                "function": note.function,
+                "reason": note.reason,
+                "since": note.since.isoformat(),
+                "last": note.last.isoformat(),
+            }
+            for note in sorted(notes, key=lambda note: note.since)
+        ]
+
+    def stream(self) -> dict[str, Any]:
+        """How many records Postgres has, and why something waits.
+
+        ``{"rows", "rejected", "conflicting", "exact", "last_row_at", "database", "waiting"}``. Where Postgres does
+        not answer, ``database`` says why and the figures are null: this question is asked when something is wrong.
+        """
+        try:
+            totals, database = self._rows.totals(), None
+        except TransientError as error:
+            totals, database = None, str(error)
+        last = totals.last_row_at if totals else None
+        return {
+            "rows": totals.rows if totals else None,
+            "rejected": totals.rejected if totals else None,
+            "conflicting": totals.conflicting if totals else None,
+            "exact": totals.exact if totals else None,
+            "last_row_at": last.isoformat() if last else None,
+            "database": database,
+            "waiting": self.waiting(),
+        }
 
     def _account(self, entry: Entry) -> Account:
         rows = self._rows.by_chunk(entry.upload.upload)
@@ -142,12 +198,14 @@ def _report() -> Report:
 def handler(event: Any, _context: LambdaContext) -> dict[str, Any]:
     """Answer one question.
 
-    - ``{"account": ID}`` → ``{"account": {...}}``: see :class:`~uploads.account.Account`; null: no such
-      upload.
+    - ``{"account": ID}`` → ``{"account": {...}}``: see :class:`~uploads.account.Account`, with ``waiting`` as
+      :meth:`Report.waiting` has it; null: no such upload.
     - ``{"uploads": N}`` → ``{"uploads": [{...}, ...]}``: the same without ``chunks``, the newest first.
-    - ``{"rejected": ID, "limit": N}`` → ``{"rejected": [{...}, ...]}``: in the order of the file, conflicts
-      among them (``kind``); null: no such upload. With ``"rejected": null`` the last N rejected records of all.
-
+    - ``{"rejected": ID, "limit": N, "after": PLACE}`` → ``{"rejected": [{...}, ...], "next": PLACE}``: in the order
+      of the file, conflicts among them (``kind``), 500 at most; ``next`` is null at the end. With ``"rejected": null``
+      the last N rejected records of all, or with a place (``""`` at first) all of them in the order of their ids.
+      With ``"reasons": N`` → ``{"rejected": [[reason, number], ...]}``.
+    - ``{"stream": true}`` → ``{"stream": {...}}``: see :meth:`Report.stream`.
     - ``{"redrive": "count" | "messages" | "chunks", "upload": ID or null, "after": ...}`` →
       ``{"redrive": {...}}``: see :class:`~uploads.redrive.Redrive`.
 
@@ -163,15 +221,29 @@ def handler(event: Any, _context: LambdaContext) -> dict[str, Any]:
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         raise PermanentError(": ".join([*map(str, fault["loc"]), fault["msg"]])) from error
-    report = _report()
-    if asked.redrive is not None and report.redrive is not None:
-        if asked.redrive == "count":
-            return {"redrive": report.redrive.count(asked.upload)}
-        page = report.redrive.messages if asked.redrive == "messages" else report.redrive.chunks
-        return {"redrive": page(asked.upload, asked.after)}
-    if asked.account is not None:
-        found = report.account(asked.account)
-        return {"account": found.to_json() if found else None}
-    if asked.uploads is not None:
-        return {"uploads": [each.to_json(chunks=False) for each in report.uploads(asked.uploads)]}
-    return {"rejected": report.rejected(asked.rejected, asked.limit)}
+    return _answer(_report(), asked)
+
+
+def _answer(report: Report, asked: Request) -> dict[str, Any]:
+    match asked:
+        case Request(account=str(upload)):
+            found = report.account(upload)
+            waiting = [] if found is None or found.state in ("done", "failed") else report.waiting()
+            return {"account": found and found.to_json() | {"waiting": waiting}}
+        case Request(uploads=int(number)):
+            return {"uploads": [each.to_json(chunks=False) for each in report.uploads(number)]}
+        case Request(stream=True):
+            return {"stream": report.stream()}
+        case Request(redrive=str(what)) if report.redrive is not None:
+            return {"redrive": _redrive(report.redrive, what, asked)}
+        case Request(rejected=str(upload), reasons=int(number)):
+            return {"rejected": report.reasons(upload, number)}
+        case _:
+            return report.rejected(asked.rejected, asked.limit, asked.after)
+
+
+def _redrive(redrive: Redrive, what: str, asked: Request) -> dict[str, Any]:
+    if what == "count":
+        return redrive.count(asked.upload)
+    page = redrive.messages if what == "messages" else redrive.chunks
+    return page(asked.upload, asked.after or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pg8000.exceptions import DatabaseError
 
 from common.database import Database, describe
-from common.errors import TransientError
+from common.errors import PermanentError, TransientError
 from uploads.account import Rows
 
 if TYPE_CHECKING:
@@ -50,18 +51,56 @@ _LAST = "SELECT greatest({})".format(
     )
 )
 _REJECTED = """
-SELECT upload_id, upload_chunk, upload_line, record_id, kind, reason, substring(raw FOR :raw_bytes ::integer),
+SELECT id, upload_id, upload_chunk, upload_line, record_id, kind, reason, substring(raw FOR :raw_bytes ::integer),
        length(raw), rejected_at
 FROM rejected_records
 """
-_REJECTED_OF_UPLOAD = f"{_REJECTED} WHERE upload_id = :upload ORDER BY upload_chunk, upload_line LIMIT :limit"
+# A page begins behind the last row of the one before. Only orders in which an index can go on are paged.
+_REJECTED_OF_UPLOAD = f"""{_REJECTED} WHERE upload_id = :upload
+  AND (upload_chunk, upload_line, id) > (:chunk ::integer, :line ::integer, :id)
+ORDER BY upload_chunk, upload_line, id LIMIT :limit"""
+_REJECTED_BY_ID = f"{_REJECTED} WHERE id > :id ORDER BY id LIMIT :limit"
 _REJECTED_LAST = f"{_REJECTED} ORDER BY rejected_at DESC, id LIMIT :limit"
+_REASONS = """
+SELECT reason, count(*) FROM rejected_records WHERE upload_id = :upload GROUP BY reason ORDER BY 2 DESC, 1 LIMIT :limit
+"""
+
+COUNTED_BYTES = 256 * 1024**2
+"""A table up to this size is counted; of a larger one Postgres' own estimate is told, which costs nothing."""
+_SIZES = """
+SELECT relname, pg_relation_size(oid), greatest(reltuples, 0)::bigint FROM pg_class
+WHERE oid IN ('records'::regclass, 'rejected_records'::regclass)
+"""
+_ROWS = "SELECT count(*) FROM records"
+_REJECTIONS = """
+SELECT count(*) FILTER (WHERE kind = 'rejected'), count(*) FILTER (WHERE kind = 'conflict') FROM rejected_records
+"""
+# Rows are only ever added, so the latest are in the last pages.
+_LATEST = """
+SELECT max(loaded_at) FROM records
+WHERE ctid >= format('(%s,0)', greatest(pg_relation_size('records') / 8192 - 64, 0))::tid
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many records Postgres has, whatever brought them."""
+
+    rows: int
+    rejected: int
+    """With those in conflict, where it is an estimate."""
+    conflicting: int | None
+    exact: bool
+    """Whether they were counted, and not estimated."""
+    last_row_at: datetime | None
+    """When the latest row came."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
     """One rejected record, or one in conflict."""
 
+    id: str
     upload: str | None
     chunk: int | None
     line: int | None
@@ -96,16 +135,40 @@ class StoredRows:
         last: datetime | None = self._run(_LAST, upload=upload)[0][0]
         return last
 
-    def rejected(self, upload: str | None, limit: int) -> list[RejectedRow]:
-        """The first rejected records of an upload by their place in it; or the last of all, whatever they
-        are of."""
-        bound = {"raw_bytes": RAW_BYTES, "limit": limit}
-        rows = (
-            self._run(_REJECTED_LAST, **bound)
-            if upload is None
-            else self._run(_REJECTED_OF_UPLOAD, upload=upload, **bound)
-        )
+    def rejected(self, upload: str | None, limit: int, after: str | None = None) -> list[RejectedRow]:
+        """Rejected records.
+
+        Parameters
+        ----------
+        upload
+            Of which upload, in the order of the file; None: of all, and of none.
+        after
+            The place of the last row that is known (:func:`place`), ``""`` for none. Without an upload, None
+            is for those rejected last, the newest first; with a place they come in the order of their ids.
+        """
+        bound: dict[str, Any] = {"raw_bytes": RAW_BYTES, "limit": limit}
+        if upload is not None:
+            chunk, line, row = _place(after or "")
+            rows = self._run(_REJECTED_OF_UPLOAD, upload=upload, chunk=chunk, line=line, id=row, **bound)
+        elif after is not None:
+            rows = self._run(_REJECTED_BY_ID, id=_place(after)[2], **bound)
+        else:
+            rows = self._run(_REJECTED_LAST, **bound)
         return [RejectedRow(*row) for row in rows]
+
+    def reasons(self, upload: str, limit: int) -> list[tuple[str, int]]:
+        """Why records of an upload were rejected, each reason with its number, the most frequent first."""
+        return [(reason, number) for reason, number in self._run(_REASONS, upload=upload, limit=limit)]
+
+    def totals(self) -> Totals:
+        """How many rows there are. Of large tables it is an estimate."""
+        sizes = {name: (size, about) for name, size, about in self._run(_SIZES)}
+        exact = all(size <= COUNTED_BYTES for size, _ in sizes.values())
+        if exact:
+            rows, (rejected, conflicting) = self._run(_ROWS)[0][0], self._run(_REJECTIONS)[0]
+        else:
+            rows, rejected, conflicting = sizes["records"][1], sizes["rejected_records"][1], None
+        return Totals(rows, rejected, conflicting, exact, self._run(_LATEST)[0][0])
 
     def _run(self, statement: str, **bound: Any) -> list[list[Any]]:
         try:
@@ -113,3 +176,25 @@ class StoredRows:
                 return connection.run(statement, **bound) or []
         except DatabaseError as error:
             raise TransientError(f"Postgres does not answer this: {describe(error)}") from None
+
+
+def place(row: RejectedRow) -> str:
+    """Where a row is: what ``StoredRows.rejected`` goes on behind."""
+    return f"{row.chunk if row.upload else ''}:{row.line if row.upload else ''}:{row.id}"
+
+
+def _place(text: str) -> tuple[int, int, str]:
+    """A place read back.
+
+    Raises
+    ------
+    PermanentError
+        The text is none.
+    """
+    if not text:
+        return -1, -1, ""
+    found = re.fullmatch(r"(\d*):(\d*):(.+)", text)
+    if found is None:
+        raise PermanentError(f"not a place to go on from: {text!r}")
+    chunk, line, row = found.groups()
+    return int(chunk or -1), int(line or -1), row

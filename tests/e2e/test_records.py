@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from cli.reports import Reports
     from cli.target import Target
     from local.event_source_mapping import StreamPoller
     from local.stack import Stack
@@ -94,8 +95,8 @@ def test_poison_from_a_foreign_producer_is_rejected_once_and_its_neighbours_land
     assert len(rows_of(deployed, prefix)) == 2
 
 
-def test_postgres_away_in_the_middle_loses_and_rejects_nothing(
-    deployed: Stack, target: Target, poller: StreamPoller, prefix: str
+def test_postgres_away_in_the_middle_loses_and_rejects_nothing_and_status_says_why_records_wait(
+    deployed: Stack, target: Target, reports: Reports, poller: StreamPoller, prefix: str
 ) -> None:
     records = numbered(prefix, 1_000)
     connection = deployed.postgres.connect()
@@ -107,6 +108,13 @@ def test_postgres_away_in_the_middle_loses_and_rejects_nothing(
     try:
         failures_seen = len(records)  # the second half is sent while the database is down
         produce(target, records[500:failures_seen])
+
+        def told() -> dict[str, str]:
+            return {note["function"]: note["reason"] for note in reports.stream()["waiting"]}
+
+        assert poller.wait_for(lambda: "consumer" in told(), DRAIN_SECONDS)
+        assert "Connection refused" in told()["consumer"]
+        assert "Connection refused" in reports.stream()["database"]
     finally:
         deployed.postgres.start()
     assert poller.wait_until_drained(DRAIN_SECONDS)

@@ -85,7 +85,7 @@ def test_the_account_of_a_large_file_is_exact_although_every_chunk_job_comes_twi
     path = tmp_path / f"large-{uuid.uuid4().hex}.ndjson"
     bad_lines = _write(path, bad=bad, repeated=repeated)
 
-    upload = uploading.put(target, path, id_field="order")
+    upload = uploading.put(target, path, options=uploading.Options(id_field="order"))
     uploading.follow(_Until(reports, "planned"), upload, lambda account: None, seconds=120)  # type: ignore[arg-type]
     jobs = _take_jobs(target)
     for body in [*jobs, *jobs]:

@@ -32,6 +32,7 @@ import producer.chunks
 import uploads.plan
 import uploads.register
 from common.observability import logger, metrics
+from common.waiting import Waiting
 from oncestream.transport.boto3 import Boto3Transport
 from tests.faults.connection import Connection, current
 
@@ -101,6 +102,9 @@ def installed(**variables: str) -> Iterator[pytest.MonkeyPatch]:
         _clients(patch)
         for module, name in _CACHED:
             patch.setattr(module, name, _kept(f"{module.__name__}.{name}", getattr(module, name).__wrapped__))
+        # Why a function waits is noted for people; nothing is promised of it (tests/unit/test_waiting.py).
+        for module in (consumer.handler, producer.chunks, uploads.plan):
+            patch.setattr(module, "_waiting", lambda: Waiting(common.clients.dynamodb, None, "a history"))
         _clocks(patch)
         patch.setattr(common.database, "Connection", Connection)
         logger.setLevel("CRITICAL")

@@ -33,8 +33,10 @@ CACHES: list[Any] = [
     clients.s3,
     clients.kinesis,
     clients.dynamodb,
+    clients.dynamodb_for_notes,
     clients.sqs,
     chunks._settings,
+    chunks._waiting,
     chunks._idempotency,
     chunks._publish_once,
 ]

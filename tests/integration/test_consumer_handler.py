@@ -65,7 +65,13 @@ def function(database: Any, ministack: Any, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_ENDPOINT_URL", ministack.endpoint)
     monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Oncestream")
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "consumer")
-    caches: list[Any] = [consumer._processor, clients.dynamodb, clients.dynamodb_transport]
+    caches: list[Any] = [
+        consumer._processor,
+        consumer._waiting,
+        clients.dynamodb,
+        clients.dynamodb_for_notes,
+        clients.dynamodb_transport,
+    ]
     for cache in caches:
         cache.cache_clear()
     yield Consumer(

@@ -43,6 +43,7 @@ PARTIQL = "MiniStack asks for dynamodb:BatchExecuteStatement, which is no action
 ON_FAILURE = "Lambda writes discarded batches, under the function's role; here the poller does, under its own"
 MISSING_OBJECT = "MiniStack says 404 for a missing object, S3 403 to a caller that may not list the bucket"
 SEND_BATCH = "MiniStack asks for sqs:SendMessageBatch, AWS for sqs:SendMessage"
+NOTE = "a note why it waits that cannot be written is left (tests/unit/test_waiting.py): no job fails without"
 LOST = "Lambda sends what a function could not handle in three attempts; MiniStack does without the role"
 
 # And rds-db:connect, which the roles have with DatabaseAuthentication=iam: nothing here checks a token for Postgres.
@@ -51,6 +52,8 @@ NOT_CHECKED: dict[tuple[str, str, str], str] = {
     ("ConsumerFunction", "dynamodb:PartiQLDelete", "IdempotencyTable"): PARTIQL,
     ("ConsumerFunction", "s3:PutObject", "DiscardedBatches"): ON_FAILURE,
     ("ConsumerFunction", "s3:ListBucket", "DiscardedBatches"): ON_FAILURE,
+    ("ConsumerFunction", "dynamodb:UpdateItem", "LedgerTable"): NOTE,
+    ("ChunksFunction", "dynamodb:UpdateItem", "LedgerTable"): NOTE,
     ("PlanFunction", "s3:PutObject", "DiscardedBatches"): ON_FAILURE,
     ("PlanFunction", "s3:ListBucket", "DiscardedBatches"): ON_FAILURE,
     ("PlanFunction", "sqs:SendMessage", "ChunkQueue"): SEND_BATCH,

@@ -15,7 +15,7 @@ import pytest
 from common import clients
 from common.chunk_job import ChunkCount
 from common.database import Database
-from common.errors import TransientError
+from common.errors import PermanentError, TransientError
 from tests.unit.uploads_aws import Aws, Context, ledger_properties
 from uploads import plan as plan_module
 from uploads import register as register_module
@@ -49,7 +49,7 @@ def functions(aws: Aws, ministack: MiniStack, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("CHUNK_QUEUE_URL", aws.queue_url)
     monkeypatch.setenv("CHUNK_BYTES", "1000000")
     kept: list[Any] = [
-        *(clients.dynamodb, clients.s3, clients.sqs),
+        *(clients.dynamodb, clients.s3, clients.sqs, clients.dynamodb_for_notes, plan_module._waiting),
         *(register_module._register, plan_module._planner, plan_module._settings, report_module._report),
     ]
     for each in kept:
@@ -308,7 +308,77 @@ def test_rejected_records_come_with_their_lines(aws: Aws, rows: Rows, ask: Calla
     assert (found[2]["raw_bytes"], found[2]["record_id"]) == (2 * RAW_BYTES, "r")
     assert [row["line"] for row in ask(rejected=UPLOAD.upload, limit=1)["rejected"]] == [7]
     assert [row["upload"] for row in ask(rejected=None, limit=10)["rejected"]][2:] == [UPLOAD.upload, None]
-    assert ask(rejected="nope") == {"rejected": None}
+    assert ask(rejected="nope")["rejected"] is None
+
+
+def test_rejected_records_are_paged_and_none_is_missed(aws: Aws, rows: Rows, ask: Callable[..., Any]) -> None:
+    aws.ledger.register(UPLOAD)
+    expected = [(chunk, line) for chunk in range(3) for line in range(9, 12)]
+    for chunk, line in reversed(expected):
+        rows.add("rejected_records", chunk, line)
+    # A message of a line that was rejected as a line, too: two rows of one place.
+    rows.add("rejected_records", 1, 9, id="digest")
+    rows.add("rejected_records", None, None, id="other", raw=b"")
+
+    def pages(upload: str | None, limit: int) -> list[dict[str, Any]]:
+        found, after = [], ""
+        while after is not None:
+            page = ask(rejected=upload, limit=limit, after=after)
+            found += page["rejected"]
+            after = page["next"]
+        return found
+
+    of_upload = pages(UPLOAD.upload, 4)
+    assert [(row["chunk"], row["line_in_chunk"]) for row in of_upload] == sorted([*expected, (1, 9)])
+    everything = pages(None, 2)
+    assert len(everything) == len(expected) + 2
+    assert [row["upload"] for row in everything].count(None) == 1
+    assert [row["rejected_at"] for row in ask(rejected=None, limit=3)["rejected"]] == [NOW.isoformat()] * 3
+
+
+@pytest.mark.parametrize("place", ["x", "1:2", "::", "1:x:id"])
+def test_a_place_that_is_none_is_the_askers_fault(rows: Rows, ask: Callable[..., Any], place: str) -> None:
+    with pytest.raises(PermanentError, match="not a place to go on from"):
+        ask(rejected=None, after=place)
+
+
+def test_reasons_come_once_each_with_their_number(aws: Aws, rows: Rows, ask: Callable[..., Any]) -> None:
+    aws.ledger.register(UPLOAD)
+    for line in range(1, 4):
+        rows.add("rejected_records", 0, line, reason="not JSON")
+    rows.add("rejected_records", 0, 4, reason="no object")
+    rows.add("rejected_records", None, None, id="other", reason="of no upload")
+    assert ask(rejected=UPLOAD.upload, reasons=5)["rejected"] == [["not JSON", 3], ["no object", 1]]
+    assert ask(rejected=UPLOAD.upload, reasons=1)["rejected"] == [["not JSON", 3]]
+
+
+def test_the_stream_is_what_postgres_has_of_all_records(
+    aws: Aws, rows: Rows, ask: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = ask(stream=True)["stream"]
+    assert (empty["rows"], empty["rejected"], empty["last_row_at"]) == (0, 0, None)
+    for line in range(1, 6):
+        rows.add("records", None, None, id=f"direct-{line}", age=timedelta(minutes=line))
+    rows.add("rejected_records", None, None, id="bad")
+    rows.add("rejected_records", None, None, id="other", kind="conflict")
+    found = ask(stream=True)["stream"]
+    assert (found["rows"], found["rejected"], found["conflicting"], found["exact"]) == (5, 1, 1, True)
+    assert datetime.fromisoformat(found["last_row_at"]) == NOW - timedelta(minutes=1)
+
+    monkeypatch.setattr("uploads.rows.COUNTED_BYTES", 0)
+    rows.connection.run("ANALYZE records, rejected_records")
+    found = ask(stream=True)["stream"]
+    assert (found["rows"], found["rejected"], found["exact"]) == (5, 2, False)
+
+
+def test_the_stream_is_told_while_postgres_is_away(
+    aws: Aws, functions: None, empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in empty_database.model_dump(exclude_none=True).items():
+        monkeypatch.setenv(name.upper(), str(value))
+    found = report_module.handler({"stream": True}, Context())["stream"]
+    assert found["rows"] is None
+    assert "does not exist" in found["database"]
 
 
 def test_a_database_that_does_not_answer_is_a_transient_error(empty_database: DatabaseSettings) -> None:

@@ -32,8 +32,10 @@ CACHES: list[Any] = [
     clients.s3,
     clients.kinesis,
     clients.dynamodb,
+    clients.dynamodb_for_notes,
     clients.sqs,
     chunks._settings,
+    chunks._waiting,
     chunks._idempotency,
     chunks._publish_once,
 ]
@@ -340,6 +342,23 @@ def test_a_stream_that_cannot_be_written_leaves_the_job_to_redelivery(world: Wor
     world.kinesis.create_stream(StreamName="records", ShardCount=1)
     assert world.deliver(job) == []
     assert len(world.stream()) == 3
+
+
+def test_why_a_job_waits_is_noted_until_one_is_done(world: World) -> None:
+    job = world.put()
+    world.kinesis.delete_stream(StreamName="records")
+    world.deliver(job)
+    [note] = world.aws.ledger.waiting()
+    assert note.function == "chunks"
+    assert note.reason == world.logs[-1]["reason"]
+    world.kinesis.create_stream(StreamName="records", ShardCount=1)
+    world.deliver(job)
+    assert world.aws.ledger.waiting() == []
+
+
+def test_a_job_that_can_never_be_done_waits_for_nothing(world: World) -> None:
+    world.deliver("not a chunk job")
+    assert world.aws.ledger.waiting() == []
 
 
 def test_an_idempotency_table_that_is_away_leaves_the_job_to_redelivery(world: World) -> None:

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from common import clients
 from common.errors import PermanentError
 from common.observability import logger
 from consumer import handler as consumer
 from consumer.processor import BulkProcessor
 from consumer.report import SHOWN
 from tests.unit.consumer_support import Context, FakeIdempotency, FakeSink, message, stream_event
+from tests.unit.uploads_aws import moto_aws
+from uploads.ledger import Ledger
 
 pytestmark = pytest.mark.filterwarnings("ignore:No application metrics to publish")
 
@@ -130,6 +133,59 @@ def test_why_records_are_retried_is_said_once_for_all_of_them(
     _, log = invoke(stream_event(message("a"), message("b"), b"poison"), capsys)
     [line] = entries(log, "Records will be retried")
     assert (line["count"], line["reason"]) == (3, "Postgres at db:5432: Connection refused")
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """The ledger, into which the consumer notes why records wait."""
+    caches: list[Any] = [clients.dynamodb_for_notes, consumer._waiting]
+    with moto_aws() as aws:
+        monkeypatch.setenv("LEDGER_TABLE", aws.table)
+        for each in caches:
+            each.cache_clear()
+        yield aws.ledger
+    for each in caches:
+        each.cache_clear()
+
+
+def test_why_records_wait_is_noted_until_a_batch_is_settled(
+    world: tuple[FakeIdempotency, FakeSink], ledger: Ledger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, sink = world
+    sink.down = True
+    invoke(stream_event(message("a")), capsys)
+    [note] = ledger.waiting()
+    assert (note.function, note.reason) == ("consumer", "Postgres at db:5432: Connection refused")
+    sink.down = False
+    invoke(stream_event(message("a")), capsys)
+    assert ledger.waiting() == []
+
+
+def test_an_invocation_that_fails_is_noted_without_what_it_says(
+    ledger: Ledger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("a secret of a record")
+
+    monkeypatch.setattr(consumer, "_processor", broken)
+    with pytest.raises(ZeroDivisionError):
+        invoke(stream_event(message("a")), capsys)
+    [note] = ledger.waiting()
+    assert note.reason == "it fails with ZeroDivisionError, which is no outage: see its log"
+
+
+def test_a_ledger_that_is_away_does_not_matter(
+    world: tuple[FakeIdempotency, FakeSink],
+    ledger: Ledger,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LEDGER_TABLE", "nowhere")
+    _, sink = world
+    sink.down = True
+    answer, log = invoke(stream_event(message("a")), capsys)
+    assert len(answer["batchItemFailures"]) == 1
+    assert len(entries(log, "Not noted why it waits")) == 1
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from local.streams.checkpoints import FileCheckpoints, MemoryCheckpoints
 from local.streams.mapping import Backoff, EventSourceMapping
-from local.streams.observer import Delivery, Observer, every
+from local.streams.observer import Delivery, Observer, Progress, every
 from local.streams.poller import StreamPoller
 from local.streams.records import Discard, FunctionFailed, NotInvoked
 from tests.unit.fake_streams import World, client_error, world
@@ -107,6 +107,29 @@ def test_it_delivers_what_is_in_the_stream_as_lambda_would() -> None:
         "awsRegion": "us-east-1",
         "eventSourceARN": STREAM_ARN,
     }
+
+
+def test_it_knows_what_it_has_read_and_what_of_it_waits() -> None:
+    mended = threading.Event()
+    given = world(lambda event: None if mended.is_set() else refuse(event), BatchSize=1)
+    given.kinesis.put("a", "bad", "c")
+
+    with polling(given) as poller:
+        wait(poller, lambda: poller.progress() == {"consumer": Progress(read=3, waiting=2)})
+        mended.set()
+        drain(poller)
+        assert poller.progress() == {"consumer": Progress(read=3)}
+
+
+def test_what_was_read_of_a_shard_that_ended_stays_counted() -> None:
+    given = world(accept)
+    given.kinesis.put("p1", "p2")
+    given.kinesis.split("s0", "s1")
+    given.kinesis.put("c1", shard="s1")
+
+    with polling(given) as poller:
+        drain(poller)
+        assert poller.progress() == {"consumer": Progress(read=3)}
 
 
 def test_the_endpoints_own_poller_is_disabled_once_and_stays_so() -> None:

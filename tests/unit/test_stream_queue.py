@@ -484,3 +484,12 @@ def test_whatever_happens_each_record_is_finished_once_and_each_key_in_order(
     for key in "abc":
         of_key = [number for number in finished if fed[number].key == key]
         assert of_key == sorted(of_key)
+
+
+def test_it_counts_what_it_took_and_what_of_it_is_not_processed() -> None:
+    queue = make_queue(batch_size=2)
+    queue.feed(records(1, 2, 3), 0)
+    queue.feed(records(3), 0)  # read twice
+    assert (queue.taken, queue.unprocessed) == (3, 3)
+    queue.settle(next_batch(queue), DONE, 0)
+    assert (queue.taken, queue.unprocessed) == (3, 1)

@@ -102,7 +102,7 @@ def test_the_state(known: Entry, rows: dict[int, Rows], state: str) -> None:
 
 def test_one_chunk_too_many_does_not_pay_for_another() -> None:
     closed = of(entry(count(0, 10), count(1, 5)), {0: Rows(11), 1: Rows(4)})
-    assert (closed.state, closed.missing) == ("stuck", 1)
+    assert (closed.state, closed.missing) == ("failed", 1)
     assert closed.reason == "more rows than lines in chunk 0: please report this defect"
 
 
@@ -235,9 +235,9 @@ GONE = ChunkFailure(chunk=1, failed="the object is gone", failed_at=PUBLISHED)
         ),
     ],
 )
-def test_an_upload_is_stuck_as_soon_as_one_of_its_chunks_has_failed(known: Entry, reason: str) -> None:
+def test_an_upload_has_failed_as_soon_as_one_of_its_chunks_has(known: Entry, reason: str) -> None:
     made = of(known, {0: Rows(9, 1)} if known.counts else {})
-    assert (made.state, made.reason) == ("stuck", reason)
+    assert (made.state, made.reason) == ("failed", reason)
 
 
 def test_a_chunk_that_failed_and_was_published_after_all_has_not_failed() -> None:

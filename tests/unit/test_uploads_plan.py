@@ -242,7 +242,15 @@ def invoke(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]
     monkeypatch.setenv("LEDGER_TABLE", aws.table)
     monkeypatch.setenv("CHUNK_QUEUE_URL", aws.queue_url)
     monkeypatch.setenv("CHUNK_BYTES", "20")
-    made: list[Any] = [clients.dynamodb, clients.s3, clients.sqs, plan_module._planner, plan_module._settings]
+    made: list[Any] = [
+        clients.dynamodb,
+        clients.s3,
+        clients.sqs,
+        clients.dynamodb_for_notes,
+        plan_module._planner,
+        plan_module._settings,
+        plan_module._waiting,
+    ]
     for each in made:
         each.cache_clear()
 
@@ -291,6 +299,29 @@ def test_only_what_failed_is_reported(
 def test_that_all_fail_is_an_answer_and_no_error(aws: Aws, invoke: Callable[..., list[str]]) -> None:
     upload = register(aws, "a.ndjson", LINE)
     assert invoke(stream_record(upload, number=7), context=Context(remaining=[0])) == ["7"]
+
+
+def test_why_an_upload_waits_is_noted_until_one_is_planned(
+    aws: Aws, invoke: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = register(aws, "a.ndjson", LINE)
+    invoke(stream_record(upload), context=Context(remaining=[0]))
+    [note] = aws.ledger.waiting()
+    assert (note.function, note.reason) == ("plan", "the time ran short after 0 chunk jobs")
+    invoke(stream_record(upload))
+    assert aws.ledger.waiting() == []
+
+
+def test_a_defect_is_noted_without_what_it_says(
+    aws: Aws, invoke: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret of the file")
+
+    monkeypatch.setattr(plan_module, "jobs", broken)
+    invoke(stream_record(register(aws, "a.ndjson", LINE)))
+    [note] = aws.ledger.waiting()
+    assert note.reason == "it fails with ZeroDivisionError: see its log"
 
 
 def test_the_template_lets_only_inserted_uploads_through() -> None:

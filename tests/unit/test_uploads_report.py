@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from common.chunk_job import ChunkCount
-from common.errors import PermanentError
+from common.errors import PermanentError, TransientError
+from common.waiting import BELIEVED, Waiting
 from tests.unit.uploads_aws import Aws, Context, moto_aws
 from uploads import report as report_module
 from uploads.account import Rows
 from uploads.report import Report, handler
-from uploads.rows import RejectedRow
+from uploads.rows import RejectedRow, Totals, place
 from uploads.upload import Upload
 
 REGISTERED = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -30,6 +33,7 @@ class Stored:
         self.last_row: datetime | None = None
         self.rejections: list[RejectedRow] = []
         self.asked_for_last = 0
+        self.away = False
 
     def by_chunk(self, upload: str) -> dict[int, Rows]:
         return self.rows.get(upload, {})
@@ -38,8 +42,19 @@ class Stored:
         self.asked_for_last += 1
         return self.last_row
 
-    def rejected(self, upload: str | None, limit: int) -> list[RejectedRow]:
-        return [row for row in self.rejections if upload in (None, row.upload)][:limit]
+    def rejected(self, upload: str | None, limit: int, after: str | None = None) -> list[RejectedRow]:
+        found = [row for row in self.rejections if upload in (None, row.upload)]
+        places = [place(row) for row in found]
+        begin = places.index(after) + 1 if after else 0
+        return found[begin : begin + limit]
+
+    def reasons(self, upload: str, limit: int) -> list[tuple[str, int]]:
+        return Counter(row.reason for row in self.rejections if row.upload == upload).most_common(limit)
+
+    def totals(self) -> Totals:
+        if self.away:
+            raise TransientError("Postgres does not answer")
+        return Totals(500, 2, 1, exact=True, last_row_at=REGISTERED)
 
 
 @pytest.fixture
@@ -108,7 +123,7 @@ def test_before_it_says_stuck_it_looks_at_the_last_row(aws: Aws, stored: Stored)
 
 def test_no_such_upload(aws: Aws, stored: Stored) -> None:
     assert report(aws, stored).account("nope") is None
-    assert report(aws, stored).rejected("nope", 5) is None
+    assert report(aws, stored).rejected("nope", 5)["rejected"] is None
 
 
 def test_the_uploads_registered_last_come_first(aws: Aws, stored: Stored) -> None:
@@ -118,13 +133,15 @@ def test_the_uploads_registered_last_come_first(aws: Aws, stored: Stored) -> Non
 
 
 def rejected(upload: str | None, chunk: int | None, line: int | None, raw: bytes = b"x") -> RejectedRow:
-    return RejectedRow(upload, chunk, line, "id", "conflict", "why", raw, len(raw), REGISTERED)
+    return RejectedRow(
+        f"{upload}/{chunk}/{line}", upload, chunk, line, "id", "conflict", "why", raw, len(raw), REGISTERED
+    )
 
 
 def test_rejections_have_the_line_that_an_editor_shows(aws: Aws, stored: Stored) -> None:
     enter(aws, "u")
     stored.rejections = [rejected("u", 0, 4), rejected("u", 1, 4), rejected("u", 2, 1), rejected("v", 0, 1)]
-    shown = report(aws, stored).rejected("u", 10)
+    shown = report(aws, stored).rejected("u", 10)["rejected"]
     assert shown is not None
     assert [row["line"] for row in shown] == [4, 14, 31]
     assert {row["kind"] for row in shown} == {"conflict"}
@@ -134,7 +151,7 @@ def test_rejections_have_the_line_that_an_editor_shows(aws: Aws, stored: Stored)
 def test_the_line_is_unknown_until_the_chunks_before_are_counted(aws: Aws, stored: Stored) -> None:
     enter(aws, "u", file_lines=())
     stored.rejections = [rejected("u", 0, 4), rejected("u", 1, 4)]
-    shown = report(aws, stored).rejected("u", 10)
+    shown = report(aws, stored).rejected("u", 10)["rejected"]
     assert shown is not None
     assert [(row["line"], row["chunk"], row["line_in_chunk"]) for row in shown] == [(4, 0, 4), (None, 1, 4)]
 
@@ -146,7 +163,7 @@ def test_rejections_of_all_kinds(aws: Aws, stored: Stored) -> None:
         rejected(None, None, None, b"\xff\x00a"),
         rejected("gone", 0, 1),
     ]
-    shown = report(aws, stored).rejected(None, 10)
+    shown = report(aws, stored).rejected(None, 10)["rejected"]
     assert shown is not None
     assert [(row["upload"], row["key"], row["line"]) for row in shown] == [
         ("u", "u.csv", 11),
@@ -154,6 +171,62 @@ def test_rejections_of_all_kinds(aws: Aws, stored: Stored) -> None:
         ("gone", None, None),
     ]
     assert (shown[1]["raw"], shown[1]["raw_bytes"]) == ("\ufffd\x00a", 3)
+
+
+def test_rejections_go_on_where_the_last_page_ended(aws: Aws, stored: Stored) -> None:
+    enter(aws, "u")
+    stored.rejections = [rejected("u", 0, line) for line in range(1, 6)]
+    lines, after = [], None
+    for _ in range(3):
+        page = report(aws, stored).rejected("u", 2, after)
+        lines.append([row["line"] for row in page["rejected"]])
+        after = page["next"]
+    assert lines == [[1, 2], [3, 4], [5]]
+    assert after is None
+
+
+def test_the_newest_of_all_are_not_paged(aws: Aws, stored: Stored) -> None:
+    stored.rejections = [rejected(None, None, None), rejected(None, None, None)]
+    assert report(aws, stored).rejected(None, 2)["next"] is None
+    assert report(aws, stored).rejected(None, 2, "")["next"] == "::None/None/None"
+
+
+def test_the_stream_is_reported_with_why_it_waits_also_while_postgres_is_away(
+    aws: Aws, stored: Stored
+) -> None:
+    clock = REGISTERED
+    for function in ("consumer", "chunks"):
+        Waiting(lambda: aws.dynamodb, aws.table, function, now=partial(lambda at: at, clock)).note(
+            f"{function}: no answer"
+        )
+        clock += MINUTE
+    found = report(aws, stored, clock).stream()
+    assert (found["rows"], found["rejected"], found["exact"], found["database"]) == (500, 2, True, None)
+    assert found["conflicting"] == 1
+    assert [note["function"] for note in found["waiting"]] == ["consumer", "chunks"]
+
+    stored.away = True
+    found = report(aws, stored, clock).stream()
+    assert (found["rows"], found["database"]) == (None, "Postgres does not answer")
+    assert found["waiting"][0] == {
+        "function": "consumer",
+        "reason": "consumer: no answer",
+        "since": REGISTERED.isoformat(),
+        "last": REGISTERED.isoformat(),
+    }
+
+
+def test_a_note_that_nobody_has_renewed_is_not_believed(aws: Aws, stored: Stored) -> None:
+    Waiting(lambda: aws.dynamodb, aws.table, "consumer", now=lambda: REGISTERED).note("no answer")
+    assert report(aws, stored, REGISTERED + BELIEVED).waiting() == []
+
+
+def test_an_account_that_is_open_says_why_functions_wait(aws: Aws, stored: Stored, ask: Any) -> None:
+    enter(aws, "u")
+    Waiting(lambda: aws.dynamodb, aws.table, "consumer", now=lambda: REGISTERED).note("no answer")
+    assert [note["reason"] for note in ask({"account": "u"})["account"]["waiting"]] == ["no answer"]
+    stored.rows["u"] = {0: Rows(3), 1: Rows(3)}
+    assert ask({"account": "u"})["account"]["waiting"] == []
 
 
 @pytest.fixture
@@ -171,7 +244,9 @@ def test_the_handler_answers_in_json(aws: Aws, stored: Stored, ask: Any) -> None
     assert "chunks" not in ask({"uploads": 5})["uploads"][0]
     assert [row["line"] for row in ask({"rejected": "u", "limit": 3})["rejected"]] == [1]
     assert len(ask({"rejected": None})["rejected"]) == 1
-    assert ask({"rejected": "nope"}) == {"rejected": None}
+    assert ask({"rejected": "nope"}) == {"rejected": None, "next": None}
+    assert ask({"rejected": "u", "reasons": 3}) == {"rejected": [["why", 1]]}
+    assert ask({"stream": True})["stream"]["rows"] == 500
 
 
 @pytest.mark.parametrize(
@@ -185,6 +260,9 @@ def test_the_handler_answers_in_json(aws: Aws, stored: Stored, ask: Any) -> None
         ({"uploads": 101}, "uploads: "),
         ({"rejected": None, "limit": 501}, "limit: "),
         ({"acount": "u"}, "acount: "),
+        ({"stream": False}, "stream: "),
+        ({"stream": None}, "ask for one of"),
+        ({"rejected": None, "reasons": 3}, "reasons are told of one upload"),
         ("text", "valid dictionary"),
     ],
 )
