@@ -26,6 +26,7 @@ DIRECTED: dict[str, History] = {
     "unique key dropped": _CRASH_AFTER_COMMIT,
     "claim and unique key dropped": _CRASH_AFTER_COMMIT,
     "complete before commit": with_fault("consumer", "COMMIT", "refuse"),
+    "unsettled records completed": with_fault("consumer", "ROLLBACK TO", "late"),
     "release ignores ownership": _LATE_RELEASE,
     "claims of what was not stored are not released": with_fault("consumer", "INSERT records", "refuse"),
     "a slice that failed is reported as a success": _SECOND_SLICE_FAILS,
