@@ -14,7 +14,7 @@ RECORDS ?= 20000
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
-.PHONY: help setup demo test test-sam test-iam test-large test-chaos prove prove-mutants chaos lint check-template format bench events pins clean
+.PHONY: help setup demo test test-sam test-iam test-large test-chaos prove prove-mutants prove-model chaos lint check-template format bench events pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -69,6 +69,9 @@ prove: setup ## random histories of faults, 10,000 of them, and the account of e
 
 prove-mutants: setup ## takes the mechanisms of the guarantee away, one at a time, and shows what goes wrong then
 	@.venv/bin/python -m tests.faults.prove_mutants
+
+prove-model: setup ## the protocol of the claims, in every order of its steps, by spin (minutes; needs spin and gcc)
+	@.venv/bin/python -m tests.model.page
 
 chaos: setup .local/tools/mitmproxy/.ready ## the stack loads records while its parts are broken, and a page about it [RECORDS=N] [SEED=N]
 	@.venv/bin/python -m local.chaos $(if $(filter command line environment,$(origin RECORDS)),--records $(RECORDS)) $(if $(SEED),--seed $(SEED))

@@ -31,6 +31,7 @@ DIRECTED: dict[str, History] = {
     "what was completed with other content is inserted": _OTHER_CONTENT_LATER,
     "a duplicate is inferred": History(stream=(Sent("a", quality="swallowed"),)),
     "complete before commit": with_fault("consumer", "COMMIT", "refuse"),
+    "unsettled records completed": with_fault("consumer", "ROLLBACK TO", "late"),
     "release ignores ownership": _LATE_RELEASE,
     "claims of what was not stored are not released": with_fault("consumer", "INSERT records", "refuse"),
     "a slice that failed is reported as a success": _SECOND_SLICE_FAILS,

@@ -1,4 +1,4 @@
-"""The table of docs/guarantee.md, from what the mutants led to: ``python -m tests.faults.guarantee`` writes it."""
+"""The tables of docs/guarantee.md. ``python -m tests.faults.guarantee`` writes the one of the mutants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.faults.laboratory import REPOSITORY, laboratory
 from tests.faults.mutants import MUTANTS
 
 PAGE = REPOSITORY / "docs" / "guarantee.md"
-BEGIN, END = "<!-- mutants: begin -->\n", "<!-- mutants: end -->\n"
+TABLE = "mutants"
 
 _HEAD = (
     "what is taken away or turned round",
@@ -22,28 +22,48 @@ _HEAD = (
 
 def lines(found: list[Found]) -> list[str]:
     """The table in Markdown, a line each."""
-    rows = [_HEAD, ("---",) * len(_HEAD)]
+    rows = [markdown(*_HEAD), markdown(*("---",) * len(_HEAD))]
     for each in found:
         result = f"**{each.account}**" if each.account else "the account closes"
         if each.rule and not each.account:
             result += f"; {each.rule}"
+        mutant = each.mutant
         rows.append(
-            (each.mutant.name, each.mutant.protects, result, each.fault or "-", each.mutant.covered_by or "-")
+            markdown(mutant.name, mutant.protects, result, each.fault or "-", mutant.covered_by or "-")
         )
-    return ["| " + " | ".join(row) + " |\n" for row in rows]
+    return rows
+
+
+def markdown(*cells: str) -> str:
+    """A row of a table."""
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def table_of(name: str) -> list[str]:
+    """The rows that the page has between the marks of this name."""
+    begin, end = _marks(name)
+    return PAGE.read_text().partition(begin)[2].partition(end)[0].splitlines(keepends=True)
+
+
+def replace(name: str, rows: list[str]) -> None:
+    """Put rows between the marks of this name."""
+    begin, end = _marks(name)
+    before, _, rest = PAGE.read_text().partition(begin)
+    PAGE.write_text(before + begin + "".join(rows) + end + rest.partition(end)[2])
+
+
+def _marks(name: str) -> tuple[str, str]:
+    return f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
 
 
 def written() -> list[str]:
-    """The table as the page has it."""
-    table = PAGE.read_text().partition(BEGIN)[2].partition(END)[0]
-    return table.splitlines(keepends=True)
+    """The mutants' table as the page has it."""
+    return table_of(TABLE)
 
 
 def main() -> int:
     with laboratory() as harness:
-        table = "".join(lines([hunt(harness, mutant) for mutant in MUTANTS]))
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+        replace(TABLE, lines([hunt(harness, mutant) for mutant in MUTANTS]))
     return 0
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from tests.faults.directed import DIRECTED
 from tests.faults.history import Account, Harness, History
 from tests.faults.mutants import Mutant
+from tests.faults.rules import Rule
 from tests.faults.scenarios import SCENARIOS, single_faults
 
 SINGLE = 20
@@ -73,7 +74,7 @@ def _rule(found: Account) -> str:
     rules = [each for each in found.others if each.startswith(_RULE)]
     if not rules:
         return ""
-    return "stored without its claim" if "without its claim" in rules[0] else rules[0].partition(": ")[2]
+    return Rule.UNCLAIMED if Rule.UNCLAIMED in rules[0] else rules[0].partition(": ")[2]
 
 
 def _cause(history: History) -> str:

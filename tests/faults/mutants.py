@@ -98,6 +98,24 @@ def _complete_first(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
     patch.setattr(BulkIdempotency, "claim", claim)
 
 
+def _complete_unsettled(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    unsettled = set[str]()
+    store, complete = PostgresSink.store, BulkIdempotency.complete
+
+    def storing(self: PostgresSink, *arguments: Any, **named: Any) -> Any:
+        stored = store(self, *arguments, **named)
+        unsettled.update(stored.unsettled)
+        return stored
+
+    def completing(self: BulkIdempotency, keys: Iterable[str]) -> frozenset[str]:
+        more = [*keys, *unsettled]
+        unsettled.clear()
+        return complete(self, more)
+
+    patch.setattr(PostgresSink, "store", storing)
+    patch.setattr(BulkIdempotency, "complete", completing)
+
+
 def _release_anybodys(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
     original = Layout.deletes
 
@@ -304,6 +322,11 @@ MUTANTS = (
         _both(_no_claim, _no_unique_key),
     ),
     Mutant("complete before commit", "a crash or a fault between the two", _complete_first),
+    Mutant(
+        "unsettled records completed",
+        "a search for refused records that time cuts short",
+        _complete_unsettled,
+    ),
     Mutant(
         "release ignores ownership",
         "a late release of a claim that somebody else has by now",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tests.faults.events import claim_key
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
     from tests.faults.environment import Environment
 
 _TAKES_LONG: tuple[Kind, ...] = ("late", "timeout", "slow", "lost")
+
+
+class Rule(StrEnum):
+    """What may not be. The model (tests/model/consumer.pml) has variables of these names."""
+
+    UNCLAIMED = "stored without its claim"
+    TAKEN_OVER = "a valid claim was taken over"
+    RELEASED = "a claim was released by somebody else"
+    FORGOTTEN = "a completed record was forgotten"
+    LEFT_BEHIND = "an orderly end left a claim behind"
 
 
 class ClaimRules:
@@ -45,13 +56,13 @@ class ClaimRules:
             owner = old.get("owner", {}).get("S")
             if owner is None:
                 if new is None and old["status"]["S"] == "COMPLETED" and key[0].startswith("records#"):
-                    self._broken("a completed record was forgotten")
+                    self._broken(Rule.FORGOTTEN)
                 continue
             valid = float(old["in_progress_expiration"]["N"]) >= self._clock.now * 1000
             if new is None and owner not in environment.owners:
-                self._broken("a claim was released by somebody else")
+                self._broken(Rule.RELEASED)
             elif new is not None and valid and owner not in environment.owners and self.clocks_agree:
-                self._broken("a valid claim was taken over")
+                self._broken(Rule.TAKEN_OVER)
         for key, new in self._claims.items.items():
             if before.get(key) is not new and "owner" in new:
                 environment.owners.add(new["owner"]["S"])
@@ -63,7 +74,7 @@ class ClaimRules:
         for record_id in ids:
             item = self._claims.items.get((claim_key(record_id),), {})
             if item.get("owner", {}).get("S") not in environment.owners:
-                self._broken(f"{record_id} was stored without its claim")
+                self._broken(f"{record_id} was {Rule.UNCLAIMED}")
 
     def ended(self, owners: set[str], steps: list[Step]) -> None:
         """An invocation that ends by itself leaves no claim behind, unless the table or the time failed it."""
@@ -72,7 +83,7 @@ class ClaimRules:
         )
         left = any(item.get("owner", {}).get("S") in owners for item in self._claims.items.values())
         if left and not excused:
-            self._broken("an orderly end left a claim behind")
+            self._broken(Rule.LEFT_BEHIND)
 
     def _broken(self, rule: str) -> None:
         self._violations.append(f"claim rule: {rule}")

@@ -359,6 +359,48 @@ def test_a_connection_that_was_ended_while_idle_is_replaced_unnoticed(store: Sto
     assert store.sink.store([arrive("b")]).inserted == {"b"}
 
 
+# Before the row "middle-..." is inserted, whoever inserts it waits until the test lets go of the lock.
+HALF_WAY = (
+    "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+    " PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$;"
+    "CREATE TRIGGER wait BEFORE INSERT ON records FOR EACH ROW WHEN (NEW.id LIKE 'middle-%')"
+    " EXECUTE FUNCTION wait()"
+)
+
+
+def test_two_batches_with_equal_keys_in_different_order_wait_for_each_other_and_do_not_deadlock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumer.sink.CHANCE_ATTEMPTS", 1)  # a deadlock is an error at once
+    other = Store(store.settings)
+    store.run(HALF_WAY)
+    store.run("SELECT pg_advisory_lock(1)")
+    results: dict[str, Stored | TransientError] = {}
+
+    def deliver(sink: PostgresSink, *ids: str) -> None:
+        try:
+            results[ids[0]] = sink.store([arrive(each) for each in ids])
+        except TransientError as error:
+            results[ids[0]] = error
+
+    threads = [
+        Thread(target=deliver, args=(store.sink, "a", "middle-1", "z")),
+        Thread(target=deliver, args=(other.sink, "z", "middle-2", "a")),
+    ]
+    for waiting, thread in enumerate(threads, 1):
+        thread.start()
+        while len(store.run("SELECT FROM pg_locks WHERE NOT granted")) < waiting:
+            assert thread.is_alive()
+    store.run("SELECT pg_advisory_unlock(1)")
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert results == {
+        "a": Stored(inserted=frozenset({"a", "middle-1", "z"})),
+        "z": Stored(inserted=frozenset({"middle-2"}), duplicates=frozenset({"a", "z"})),
+    }
+
+
 def test_one_connection_serves_all_batches(store: Store) -> None:
     for number in range(3):
         store.sink.store([arrive(str(number))])

@@ -54,6 +54,19 @@ def test_a_poison_record_is_a_rejection_with_reason_and_exact_bytes(data: bytes,
     assert (rejection.shard_id, rejection.sequence_number) == ("shardId-000000000006", "42")
 
 
+@pytest.mark.parametrize("data", [b" x", b"x ", b"x\n", b"\t{}\r\n", b"", b" "])
+def test_a_rejected_record_is_known_by_its_exact_bytes_spaces_included(data: bytes) -> None:
+    assert decode_rejection(data).id == hashlib.sha256(data).hexdigest()
+    padded = b" " + message("a") + b"\n"
+    assert reject(decode_record(padded), "refused").id == hashlib.sha256(padded).hexdigest()
+    entry = stream_record(padded)
+    for sent, redriven in ((padded, True), (padded.strip(), False)):
+        entry["kinesis"]["partitionKey"] = hashlib.sha256(sent).hexdigest()
+        arrived = decode(entry)
+        assert isinstance(arrived, Arrived)
+        assert arrived.redriven is redriven
+
+
 def test_data_that_is_not_base64_is_a_rejection_of_its_text() -> None:
     entry = stream_record(b"")
     entry["kinesis"]["data"] = "a"

@@ -278,6 +278,11 @@ def test_a_record_that_there_was_no_time_to_judge_is_released_and_retried() -> N
     assert world.deliver(message("a"), message("b")) == [2]
     assert ("release", ["b"]) in world.steps
     assert world.idempotency.mine == set()
+    assert world.idempotency.completed == {"a"}
+    world.sink.unsettled.clear()
+    assert world.deliver(message("b"), first=2) == []
+    assert world.outcomes == ["inserted"]
+    assert world.sink.rows.keys() == {"a", "b"}
 
 
 def test_pieces_are_claimed_committed_and_completed_one_after_the_other() -> None:
