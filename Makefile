@@ -74,12 +74,12 @@ prove-model: setup ## the protocol of the claims, in every order of its steps, b
 	@.venv/bin/python -m tests.model.page
 
 chaos: setup .local/tools/mitmproxy/.ready ## the stack loads records while its parts are broken, and a page about it [RECORDS=N] [SEED=N]
-	@.venv/bin/python -m local.chaos $(if $(filter command line environment,$(origin RECORDS)),--records $(RECORDS)) $(if $(SEED),--seed $(SEED))
+	@.venv/bin/python -m chaos $(if $(filter command line environment,$(origin RECORDS)),--records $(RECORDS)) $(if $(SEED),--seed $(SEED))
 
 lint: .venv/.ready .local/tools/sam/.ready ## style, types, and the template
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
-	@.venv/bin/mypy src local cli
+	@.venv/bin/mypy src local cli chaos
 	@$(SAM) validate --lint
 
 # Not in lint: Checkov is 270 MB, a minute to install, and asks the same after every change that is not the template's.
@@ -94,7 +94,7 @@ bench: setup ## consumers and producers side by side (QUICK=1: the headline only
 	@.venv/bin/python -m bench
 
 authorities: ## fetch the authorities of RDS anew (needs the internet)
-	@curl -fsS https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem -o src/consumer/authorities/rds.pem
+	@curl -fsS https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem -o src/postgres/authorities/rds.pem
 
 clean: ## remove everything that was built or set up; ends a stack that runs in the background
 	@[ ! -e .venv/.ready ] || .venv/bin/python -c 'from local import background; background.stop()'

@@ -1,4 +1,4 @@
-"""Peak memory and speed of producer/chunks on files that are made while they are read, never kept.
+"""Peak memory and speed of uploads/chunks on files that are made while they are read, never kept.
 
 Everything is the function's own but for the services: S3 makes the bytes of a range when it is asked for them, and
 Kinesis counts what it is given. Each file is one chunk, which is the hardest case, and has a process of its own.
@@ -151,10 +151,10 @@ class Clock:
 def measure(name: str, size: int) -> dict[str, Any]:
     """Work on one file in this process."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-    from common.chunk_job import ChunkJob  # noqa: PLC0415 (the parent process stays small: its peak is inherited)
-    from producer.chunk_ledger import ChunkLedger  # noqa: PLC0415
-    from producer.chunk_worker import ChunkWorker  # noqa: PLC0415
     from producer.publish import Publisher  # noqa: PLC0415
+    from uploads.chunk_job import ChunkJob  # noqa: PLC0415 (the parent process stays small: its peak is inherited)
+    from uploads.chunk_ledger import ChunkLedger  # noqa: PLC0415
+    from uploads.chunk_worker import ChunkWorker  # noqa: PLC0415
 
     file, about = make(name, size)
     fields = {

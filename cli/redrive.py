@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from cli.errors import UserError, asking
-from common.chunk_job import ChunkJob
 from common.errors import PermanentError, TransientError
 from producer.entry import Entry
 from producer.publish import Publisher
+from uploads.chunk_job import ChunkJob
 
 if TYPE_CHECKING:
     from cli.reports import Reports
@@ -247,7 +247,7 @@ class Redriver:
 
 
 def job_key(job: str) -> str:
-    """The key of a chunk job in the idempotency table, as Powertools makes it for producer/chunks."""
+    """The key of a chunk job in the idempotency table, as Powertools makes it for uploads/chunks."""
     return f"chunks#{hashlib.sha256(json.dumps(job).encode()).hexdigest()}"
 
 

@@ -15,7 +15,7 @@ from cli.errors import UserError, asking
 from cli.reports import CLOSED, ENDED, Account, Reports
 from cli.show import printable
 from common.errors import PermanentError
-from uploads.contents import LOOKED_AT_BYTES, Beginning, look
+from uploads.formats.contents import LOOKED_AT_BYTES, Beginning, look
 from uploads.upload import DELIMITERS, delimiter_of, field_metadata, format_of, upload_id
 
 if TYPE_CHECKING:

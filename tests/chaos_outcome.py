@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from local.chaos import plan
-from local.chaos.account import Account
-from local.chaos.journal import KINDS, Event, Journal, Sample
-from local.chaos.outcome import Outcome, WaveTimes
+from chaos import plan
+from chaos.account import Account
+from chaos.journal import KINDS, Event, Journal, Sample
+from chaos.outcome import Outcome, WaveTimes
 
 CLOSED = {"altered": 0, "unexpected": 0, "wrongly_rejected": 0, "poison_missing": 0, "repeated": 0}
 

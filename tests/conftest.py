@@ -114,8 +114,8 @@ def empty_database(postgres: Postgres) -> Iterator[Database]:
 
 @pytest.fixture
 def database(empty_database: Database) -> Database:
-    """A fresh database with the tables of ``consumer/migrations``."""
-    from consumer.migrate import migrate
+    """A fresh database with the tables of ``postgres/migrations``."""
+    from postgres.migrate import migrate
 
     connection = empty_database.connect()
     try:

@@ -14,8 +14,8 @@ import msgspec
 
 from common.errors import PermanentError
 from common.json_text import WRONG, fault_of, fields_of, has_nul, kind_of, text_of, value_of
-from common.model import first_of, judge_of
-from common.payload import Payload
+from tables.model import first_of, judge_of
+from tables.payload import Payload
 
 MAX_RECORD_BYTES = 1024 * 1024
 """What Kinesis takes as one record: 1 MiB, the partition key counted in.

@@ -100,7 +100,7 @@ class PlanSettings(LedgerSettings):
 
 
 class ChunksSettings(ProducerSettings, LedgerSettings):
-    """The environment of producer/chunks."""
+    """The environment of uploads/chunks."""
 
     chunk_dead_letter_queue_url: str = Field(min_length=1)
     idempotency_table: str = Field(min_length=1)

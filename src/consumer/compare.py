@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection
 
-from common.database import server_encoding
-from consumer.columns import column, places
 from consumer.decode import Arrived, Rejection
 from consumer.verdicts import verdict
+from postgres.columns import column, places
+from postgres.database import server_encoding
 
 # One text says of each "s": the same, "o": other, "g": gone. Only what is other needs more words.
 _COMPARE = """

@@ -68,7 +68,7 @@ class Rejection:
 
     @property
     def is_line(self) -> bool:
-        """Whether it is a line of a file that never was a message: producer/chunks rejected it."""
+        """Whether it is a line of a file that never was a message: uploads/chunks rejected it."""
         return self.upload is not None and is_place_in(self.upload.id, self.id)
 
 

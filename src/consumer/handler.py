@@ -12,7 +12,6 @@ from aws_lambda_powertools.utilities.batch import process_partial_response
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 
 from common import clients
-from common.database import Database
 from common.events import require_records
 from common.idempotency import BulkIdempotency
 from common.observability import logger, metrics, tracer
@@ -22,6 +21,7 @@ from consumer.decode import decode
 from consumer.processor import BulkProcessor
 from consumer.report import note, report
 from consumer.sink import PostgresSink
+from postgres.database import Database
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext

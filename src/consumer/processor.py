@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType
 
-from common.database import STATEMENT_SECONDS
 from common.errors import TransientError
 from consumer.decode import Arrived, Rejection
 from consumer.decode import digest as digest_of
 from consumer.sink import Stored
+from postgres.database import STATEMENT_SECONDS
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from pg8000.native import Connection
 
-from consumer.columns import column, places
 from consumer.decode import Arrived, Rejection, digest
+from postgres.columns import column, places
 
 # Whether there can be any is asked first: 0.7 ms for 1,000 records, and to look for each takes 3.
 _ANY_REJECTED = "SELECT FROM rejected_records LIMIT 1"
@@ -44,7 +44,7 @@ DELETE FROM rejected_records AS old USING {_ROWS}
 WHERE {_SAME_LINE} AND old.id <> ALL(string_to_array(:digests, chr(31)))
 """  # noqa: S608 - constants
 # Of what has the same content as a row: a message that was rejected once, and a line that is awaited, or that
-# producer/chunks had rejected. It is this very row, or repeats it.
+# uploads/chunks had rejected. It is this very row, or repeats it.
 _SETTLE_SAME = f"""
 DELETE FROM rejected_records AS old USING {_ROWS}
 WHERE old.id = r.digest OR ((old.redriven_at IS NOT NULL OR old.record_id IS NULL) AND {_SAME_LINE})

@@ -26,14 +26,14 @@ from typing import Any
 from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection, PreparedStatement
 
-from common.database import STATEMENT_SECONDS, Database, describe, explain, server_encoding
 from common.errors import TransientError
 from common.record import Line
-from consumer.columns import SEPARATOR, column, places
 from consumer.compare import Compared, Row, compare, compare_messages
 from consumer.decode import REASON_LENGTH, Arrived, Rejection, reject, storable
 from consumer.settle import settle_rejected
 from consumer.verdicts import advice, unfilled_column, verdict
+from postgres.columns import SEPARATOR, column, places
+from postgres.database import STATEMENT_SECONDS, Database, describe, explain, server_encoding
 
 CHANCE_ATTEMPTS = 4
 SWALLOWED = (
@@ -68,7 +68,7 @@ SELECT string_agg(id, chr(31)) FROM inserted
 """
 
 # What was stored stays stored: the same message, or line, may be refused today because the payload's type has
-# become stricter since. A line that producer/chunks rejects has no record's id: it is known by its place.
+# become stricter since. A line that uploads/chunks rejects has no record's id: it is known by its place.
 _INSERT_REJECTIONS = """
 INSERT INTO rejected_records (id, kind, reason, raw, record_id, upload_id, upload_chunk, upload_line,
                               shard_id, sequence_number, arrived_at)

@@ -16,7 +16,7 @@ from typing import Literal
 from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection
 
-from common.database import error_fields, sqlstate
+from postgres.database import error_fields, sqlstate
 
 type Verdict = Literal["record", "chance", "world"]
 

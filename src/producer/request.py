@@ -12,10 +12,10 @@ import msgspec
 
 from common.errors import PermanentError
 from common.json_text import BLANKS, BOM, WRONG, fault_of, fields_of, items_of
-from common.model import first_of
 from common.record import Record, check_identifier, check_own_id, check_payload, faults_of_fields
 from producer.entry import Entry, Published, Unpublished
 from producer.uuid7 import uuid7
+from tables.model import first_of
 
 MAX_RECORDS = 10_000
 """Records in one request: what can be published in the time of one call, and listed in its answer."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from common.chunk_job import ChunkCount, ChunkFailure
+    from uploads.chunk_job import ChunkCount, ChunkFailure
     from uploads.ledger import Entry
 
 State = Literal["registered", "planned", "publishing", "loading", "done", "stuck", "failed"]

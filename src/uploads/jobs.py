@@ -7,8 +7,8 @@ import time
 from itertools import batched
 from typing import TYPE_CHECKING
 
-from common.chunk_job import ChunkJob, job_id
 from common.errors import TransientError
+from uploads.chunk_job import ChunkJob, job_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -5,10 +5,10 @@ One partition an upload (``upload``, its id), one item (``item``) a fact:
 - ``upload``: what it is (:class:`~uploads.upload.Upload`), written by register; plan adds the number of
   chunks.
 - ``plan``: the size of its chunks and, for a CSV file, the cuts found so far (:class:`Plan`).
-- ``chunk#000000``...: what each chunk held (:class:`~common.chunk_job.ChunkCount`), written by
-  producer/chunks.
-- ``failure#000000``...: why a chunk cannot be published (:class:`~common.chunk_job.ChunkFailure`), and
-  ``progress#000000``...: how far a chunk has come that takes longer than an invocation; by producer/chunks too.
+- ``chunk#000000``...: what each chunk held (:class:`~uploads.chunk_job.ChunkCount`), written by
+  uploads/chunks.
+- ``failure#000000``...: why a chunk cannot be published (:class:`~uploads.chunk_job.ChunkFailure`), and
+  ``progress#000000``...: how far a chunk has come that takes longer than an invocation; by uploads/chunks too.
 
 The partition ``waiting`` is no upload's: there each function notes why it cannot go on (:mod:`common.waiting`).
 
@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, Self
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
-from common.chunk_job import ChunkCount, ChunkFailure
 from common.errors import TransientError
 from common.waiting import WAITING, Note
-from uploads.csv_cuts import Place
+from uploads.chunk_job import ChunkCount, ChunkFailure
+from uploads.formats.csv_cuts import Place
 from uploads.upload import UPLOAD_ITEM, Upload
 
 if TYPE_CHECKING:

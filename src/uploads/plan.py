@@ -26,7 +26,7 @@ from common.events import require_records
 from common.observability import CHUNK_JOBS_SENT, UPLOADS_FAILED, logger, metrics, tracer
 from common.settings import PlanSettings
 from common.waiting import Waiting
-from uploads.csv_cuts import CsvCuts
+from uploads.formats.csv_cuts import CsvCuts
 from uploads.jobs import ChunkQueue, job_of
 from uploads.ledger import Ledger, Plan
 from uploads.objects import ObjectGoneError, Objects
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.batch.types import PartialItemFailureResponse
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from common.chunk_job import ChunkJob
+    from uploads.chunk_job import ChunkJob
 
 MAX_CHUNKS = 10_000
 """A file that would have more gets larger chunks: so the plan fits into one item (400 KB) and the account of

@@ -4,7 +4,7 @@ There are two kinds, told apart by the row's id:
 
 - a *message* that the consumer rejected. The row has its exact bytes, and its id is their digest: it is put on the
   stream as it was.
-- a *line* of a file that producer/chunks rejected. It never was a message; its chunk job is sent again, which reads
+- a *line* of a file that uploads/chunks rejected. It never was a message; its chunk job is sent again, which reads
   the file once more. Lines that were stored before are duplicates then.
 
 A row is marked before anything is sent, and goes in the transaction that stores the record (``consumer.sink``). So the
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from pg8000.exceptions import DatabaseError
 
-from common.chunk_job import job_id
-from common.database import Database, describe
 from common.errors import TransientError
+from postgres.database import Database, describe
+from uploads.chunk_job import job_id
 from uploads.jobs import job_of
 
 if TYPE_CHECKING:

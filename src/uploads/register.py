@@ -26,7 +26,7 @@ from common.observability import (
     tracer,
 )
 from common.settings import RegisterSettings
-from uploads import contents
+from uploads.formats import contents
 from uploads.ledger import Ledger
 from uploads.notification import ObjectCreated, PassedOver, read
 from uploads.objects import ObjectGoneError, Objects

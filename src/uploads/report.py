@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common import clients
-from common.database import Database
 from common.errors import PermanentError, TransientError
 from common.observability import logger, tracer
 from common.settings import ReportSettings
 from common.waiting import BELIEVED
+from postgres.database import Database
 from uploads.account import Account, account, lines_before
 from uploads.ledger import Ledger
 from uploads.redrive import Redrive

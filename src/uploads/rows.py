@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pg8000.exceptions import DatabaseError
 
-from common.database import Database, describe
 from common.errors import PermanentError, TransientError
+from postgres.database import Database, describe
 from uploads.account import Rows
 
 if TYPE_CHECKING:

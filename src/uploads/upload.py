@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt
 
-from common.chunk_job import Delimiter, Format
 from common.errors import PermanentError
+from uploads.chunk_job import Delimiter, Format
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +100,7 @@ def upload_id(bucket: str, key: str, etag: str) -> str:
 def format_of(key: str, content_type: str = "", content_encoding: str = "") -> tuple[Format, bool]:
     """The format of a file and whether it is gzipped: by the key's extension, or else by the content type.
 
-    ``json`` may turn out to be NDJSON: :func:`uploads.contents.look` decides.
+    ``json`` may turn out to be NDJSON: :func:`uploads.formats.contents.look` decides.
 
     Raises
     ------

@@ -25,7 +25,7 @@ def _command(directory: Path, *options: str) -> list[str]:
     return [
         sys.executable,
         "-m",
-        "local.chaos",
+        "chaos",
         "--records",
         str(RECORDS),
         "--directory",

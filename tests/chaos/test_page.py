@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from local.chaos import chart, report
+from chaos import chart, report
 from tests.chaos_outcome import events, outcome
 
 TRACE = re.compile(r'class="trace scatter\b')

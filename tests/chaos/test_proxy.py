@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from local.chaos.proxy import Proxy
-from local.chaos.wire import CALM, Rates
+from chaos.proxy import Proxy
+from chaos.wire import CALM, Rates
 from tests.ended import all_end
 
 

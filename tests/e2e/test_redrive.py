@@ -13,7 +13,7 @@ import pytest
 from cli import uploading
 from cli.redrive import Redriver, job_key
 from cli.reports import Reports
-from common.chunk_job import ChunkJob, job_id
+from uploads.chunk_job import ChunkJob, job_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

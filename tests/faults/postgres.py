@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any, Literal
 
-from consumer.migrate import migrate
 from local.postgres import Postgres
+from postgres.migrate import migrate
 
 TABLES = ("records", "rejected_records", "repeated_records")
 

@@ -24,11 +24,11 @@ from aws_lambda_powertools.utilities.idempotency import base as idempotency_base
 from aws_lambda_powertools.utilities.idempotency.persistence import base, datarecord, dynamodb
 
 import common.clients
-import common.database
 import consumer.handler
 import consumer.sink
+import postgres.database
 import producer.api
-import producer.chunks
+import uploads.chunks
 import uploads.plan
 import uploads.register
 from common.observability import logger, metrics
@@ -59,9 +59,9 @@ _CACHED: list[tuple[Any, str]] = [
     (consumer.handler, "_processor"),
     (producer.api, "_settings"),
     (producer.api, "_publisher"),
-    (producer.chunks, "_settings"),
-    (producer.chunks, "_idempotency"),
-    (producer.chunks, "_publish_once"),
+    (uploads.chunks, "_settings"),
+    (uploads.chunks, "_idempotency"),
+    (uploads.chunks, "_publish_once"),
     (uploads.register, "_register"),
     (uploads.plan, "_settings"),
     (uploads.plan, "_planner"),
@@ -103,10 +103,10 @@ def installed(**variables: str) -> Iterator[pytest.MonkeyPatch]:
         for module, name in _CACHED:
             patch.setattr(module, name, _kept(f"{module.__name__}.{name}", getattr(module, name).__wrapped__))
         # Why a function waits is noted for people; nothing is promised of it (tests/unit/test_waiting.py).
-        for module in (consumer.handler, producer.chunks, uploads.plan):
+        for module in (consumer.handler, uploads.chunks, uploads.plan):
             patch.setattr(module, "_waiting", lambda: Waiting(common.clients.dynamodb, None, "a history"))
         _clocks(patch)
-        patch.setattr(common.database, "Connection", Connection)
+        patch.setattr(postgres.database, "Connection", Connection)
         logger.setLevel("CRITICAL")
         for each in levels:
             each.setLevel(logging.CRITICAL + 1)
@@ -158,8 +158,8 @@ def _clocks(patch: pytest.MonkeyPatch) -> None:
 
     told(consumer.handler, "BulkIdempotency", clock=_now, sleep=_sleep, jitter=_half)
     told(producer.api, "Publisher", clock=_now, sleep=_sleep, random=_half)
-    told(producer.chunks, "Publisher", clock=_now, sleep=_sleep, random=_half)
-    told(producer.chunks, "ChunkWorker", now=_utc)
+    told(uploads.chunks, "Publisher", clock=_now, sleep=_sleep, random=_half)
+    told(uploads.chunks, "ChunkWorker", now=_utc)
     told(uploads.plan, "ChunkQueue", sleep=_sleep, jitter=_half)
     told(uploads.plan, "Planner", now=_utc)
     told(uploads.register, "Register", now=_utc)

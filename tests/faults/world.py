@@ -13,7 +13,7 @@ from typing import Any
 
 import consumer.handler
 import producer.api
-import producer.chunks
+import uploads.chunks
 import uploads.plan
 import uploads.register
 from consumer.processor import SLICE_RECORDS
@@ -36,7 +36,7 @@ HANDLERS: dict[str, Callable[[Any, Any], Any]] = {
     "api": producer.api.handler,
     "register": uploads.register.handler,
     "plan": uploads.plan.handler,
-    "chunks": producer.chunks.handler,
+    "chunks": uploads.chunks.handler,
     "consumer": consumer.handler.handler,
 }
 TIMEOUTS = {"api": 60.0, "register": 60.0, "plan": 900.0, "chunks": 300.0, "consumer": 120.0}

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 
-from common.chunk_job import ChunkJob
 from common.idempotency import BulkIdempotency
 from consumer.handler import KEY_PREFIX
 from tests.unit.consumer_support import message, stream_event
 from tests.unit.uploads_aws import s3_record, stream_record
+from uploads.chunk_job import ChunkJob
 from uploads.ledger import Ledger
 from uploads.upload import Upload, upload_id
 

@@ -1,4 +1,4 @@
-"""producer/chunks against MiniStack: S3 ranges and versions, the stream, the ledger, deliveries at the same time."""
+"""uploads/chunks against MiniStack: S3 ranges and versions, the stream, the ledger, deliveries at the same time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from common import clients
-from common.chunk_job import ChunkCount, ChunkJob
 from common.record import Record, RejectedLine
-from producer import chunks
 from tests.unit.uploads_aws import Context
-from uploads.csv_cuts import CsvCuts
+from uploads import chunks
+from uploads.chunk_job import ChunkCount, ChunkJob
+from uploads.formats.csv_cuts import CsvCuts
 from uploads.ledger import Entry, Ledger
 from uploads.plan import jobs
 from uploads.upload import Upload, upload_id

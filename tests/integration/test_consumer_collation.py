@@ -16,12 +16,12 @@ from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection
 
 import local.postgres
-from common.database import Database
 from common.errors import TransientError
 from common.settings import DatabaseSettings
-from consumer.migrate import ANSWER_MILLISECONDS, MigrationError, handler, migrate, migrations
 from consumer.sink import PostgresSink
 from local.postgres import Postgres
+from postgres.database import Database
+from postgres.migrate import ANSWER_MILLISECONDS, MigrationError, handler, migrate, migrations
 from tests.integration.test_consumer_sink import Store, arrive
 from tests.unit.consumer_support import Context
 

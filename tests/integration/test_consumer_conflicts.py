@@ -251,7 +251,7 @@ def test_what_was_neither_inserted_nor_seen_is_looked_for_once_more(store: Store
 
 
 def test_the_migration_heals_records_that_are_in_both_tables(empty_database: Any) -> None:
-    from consumer.migrate import migrate, migrations
+    from postgres.migrate import migrate, migrations
 
     connection = empty_database.connect()
     for migration in migrations()[:4]:

@@ -23,15 +23,15 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from common.database import Database
 from common.observability import RECORDS_RETRIED, logger
 from common.settings import DatabaseSettings
 from consumer import handler as consumer
-from consumer.migrate import migrate
 from consumer.processor import BulkProcessor
 from consumer.sink import PostgresSink
 from local.machine import LOOPBACK, free_port
 from local.postgres import Postgres
+from postgres.database import Database
+from postgres.migrate import migrate
 from tests.unit.certificates import Authority
 from tests.unit.consumer_support import Context, FakeIdempotency, failed, message, stream_event
 
@@ -139,7 +139,7 @@ class World:
                     "DATABASE_SECRET_ARN": self.arn,
                     "DATABASE_CA_FILE": str(self.authority.file)
                     if trusted
-                    else "consumer/authorities/rds.pem",
+                    else "postgres/authorities/rds.pem",
                 }
             )
             database = Database(settings)

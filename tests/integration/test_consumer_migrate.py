@@ -12,7 +12,7 @@ from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection
 
 from common.errors import TransientError
-from consumer.migrate import ANSWER_MILLISECONDS, LOCK, MigrationError, handler, migrate, migrations
+from postgres.migrate import ANSWER_MILLISECONDS, LOCK, MigrationError, handler, migrate, migrations
 from tests.unit.consumer_support import Context
 
 NAMES = [migration.name for migration in migrations()]
@@ -103,7 +103,7 @@ def test_migrations_that_are_each_short_enough_do_not_outlast_the_invocation_tog
     for number in range(10):
         (tmp_path / f"000{number}_slow.sql").write_text("SELECT pg_sleep(0.2)")
     monkeypatch.setattr(
-        "consumer.migrate.migrate",
+        "postgres.migrate.migrate",
         lambda opened, seconds: migrate(opened, tmp_path, seconds=seconds),
     )
     with pytest.raises(TransientError, match="the time ran out"):

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from pg8000.native import Connection
 
-from common.database import ConnectionLostError, Database
 from common.errors import TransientError
 from common.record import Fault, Line, RejectedLine
 from consumer.decode import Arrived, Rejection, decode
 from consumer.sink import CHANCE_ATTEMPTS, PostgresSink, Stored
+from postgres.database import ConnectionLostError, Database
 from tests.unit.consumer_support import POISON, message, stream_record
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from common.database import Database
 from common.errors import TransientError
 from common.observability import logger
 from consumer import handler as consumer
 from consumer.decode import Arrived, decode
-from consumer.migrate import MigrationError, migrate, migrations
 from consumer.processor import BulkProcessor
 from consumer.sink import PostgresSink
+from postgres.database import Database
+from postgres.migrate import MigrationError, migrate, migrations
 from tests.integration.test_consumer_sink import REFUSALS, Store, arrive, reject
 from tests.unit.consumer_support import Context, FakeIdempotency, message, stream_event, stream_record
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pg8000.exceptions import DatabaseError
 
-from common.database import Database
 from common.errors import TransientError
 from common.settings import DatabaseSettings
 from local.postgres import Postgres
+from postgres.database import Database
 
 
 @pytest.fixture

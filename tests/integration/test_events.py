@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 MODULES = (
     "common.clients",
     "producer.api",
-    "producer.chunks",
+    "uploads.chunks",
     "consumer.handler",
-    "consumer.migrate",
+    "postgres.migrate",
     "uploads.register",
     "uploads.plan",
     "uploads.report",

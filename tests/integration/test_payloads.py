@@ -10,17 +10,17 @@ import pytest
 from pg8000.native import Connection
 
 from common import record
-from common.database import Database
-from common.model import Model, judge_of
 from common.record import Record
 from consumer.decode import Arrived, Rejection, decode
 from consumer.sink import PostgresSink, Stored
+from postgres.database import Database
 from producer.entry import Entry
-from producer.lines import split_lines
 from producer.request import Request, records_of_body
-from producer.rows import Rows
+from tables.model import Model, judge_of
 from tests.unit.chunk_files import UPLOAD, job_of
 from tests.unit.consumer_support import message, stream_record
+from uploads.formats.entries import Rows
+from uploads.formats.lines import split_lines
 
 NUMBERS = {
     "many digits": "0.1234567890123456789012345",

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from common.chunk_job import ChunkCount, ChunkJob
-from common.database import Database
 from common.record import Fault, Line, RejectedLine
 from consumer.decode import Arrived, Rejection, decode, digest
 from consumer.processor import BulkProcessor, Outcome
 from consumer.sink import PostgresSink
+from postgres.database import Database
 from tests.unit.consumer_support import Context, FakeIdempotency, message, stream_record
 from uploads import redrive as module
+from uploads.chunk_job import ChunkCount, ChunkJob
 from uploads.ledger import Entry
 from uploads.redrive import Redrive
 from uploads.upload import Upload

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from common import clients
-from common.chunk_job import ChunkCount
-from common.database import Database
 from common.errors import PermanentError, TransientError
+from postgres.database import Database
 from tests.unit.uploads_aws import Aws, Context, ledger_properties
 from uploads import plan as plan_module
 from uploads import register as register_module
 from uploads import report as report_module
+from uploads.chunk_job import ChunkCount
 from uploads.rows import RAW_BYTES, StoredRows
 from uploads.upload import Upload
 

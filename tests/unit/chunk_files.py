@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from common.chunk_job import ChunkJob
+from uploads.chunk_job import ChunkJob
 
 UPLOAD = "0123456789abcdef0123456789abcdef"
 ETAG = '"e1"'

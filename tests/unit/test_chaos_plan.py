@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from local.chaos import account, inputs, plan
-from local.chaos.inputs import NUMBER, Expected
+from chaos import account, inputs, plan
+from chaos.inputs import NUMBER, Expected
 
 
 def test_the_same_seed_makes_the_same_plan() -> None:

@@ -7,8 +7,8 @@ from html import unescape
 
 import pytest
 
-from local.chaos import chart, report
-from local.chaos.journal import KINDS, Journal, Sample
+from chaos import chart, report
+from chaos.journal import KINDS, Journal, Sample
 from tests.chaos_outcome import events, outcome
 
 

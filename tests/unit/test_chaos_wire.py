@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from local.chaos.journal import Journal
-from local.chaos.wire import CALM, KINDS, LONGEST_DELAY, STORM, Rates, decide, operation
+from chaos.journal import Journal
+from chaos.wire import CALM, KINDS, LONGEST_DELAY, STORM, Rates, decide, operation
 
 
 def _decisions(seed: int, rates: Rates, count: int = 3_000) -> list[object]:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from common.chunk_job import ChunkCount, ChunkJob, chunk_item, job_id
 from common.errors import PermanentError
+from uploads.chunk_job import ChunkCount, ChunkJob, chunk_item, job_id
 
 JOB: dict[str, Any] = {
     "job": "u:3", "upload": "u", "bucket": "b", "key": "k", "etag": '"e"', "chunk": 3,

@@ -18,13 +18,13 @@ import pytest
 from moto.core.models import DEFAULT_ACCOUNT_ID
 
 from common import clients
-from common.chunk_job import ChunkJob
 from common.errors import PermanentError
 from common.observability import logger
 from common.record import Record, RejectedLine
-from producer import chunks
 from tests.unit.chunk_files import UPLOAD, job_of
 from tests.unit.uploads_aws import LEDGER, Aws, Context, moto_aws
+from uploads import chunks
+from uploads.chunk_job import ChunkJob
 
 KEY = "some files/a+b ü.ndjson"
 DATA = b'{"n": 1}\nbad\n\n{"n": 2}\n'
@@ -385,5 +385,5 @@ def test_a_defect_is_logged_with_its_traceback_and_the_message_goes_back(
 
 
 def test_importing_the_handler_needs_neither_environment_nor_network() -> None:
-    program = "import socket; socket.socket.connect = None; import producer.chunks"
+    program = "import socket; socket.socket.connect = None; import uploads.chunks"
     subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": "src"}, check=True)

@@ -8,8 +8,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, IncompleteReadError, ReadTimeoutError
 
 from common.errors import PermanentError, TransientError
-from producer.object_bytes import BLOCK_BYTES, SEGMENT_BYTES, ObjectBytes
 from tests.unit.chunk_files import ETAG, FakeS3, client_error, job_of
+from uploads.object_bytes import BLOCK_BYTES, SEGMENT_BYTES, ObjectBytes
 
 KIB = 1024
 DATA = bytes(range(251)) * (40 * KIB)  # 9.8 MiB; 251 is prime, so no two blocks are alike

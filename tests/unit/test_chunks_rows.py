@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from common.chunk_job import ChunkJob
 from common.json_text import BOM
 from common.record import MAX_RECORD_BYTES, Line, Record, RejectedLine
-from producer.csv_rows import csv_rows
 from producer.entry import Entry
-from producer.lines import KEPT_BYTES, MAX_LINE_BYTES, split_lines
-from producer.rows import MAX_RAW_BYTES, Rows
 from tests.unit.chunk_files import UPLOAD, job_of
+from uploads.chunk_job import ChunkJob
+from uploads.formats.csv_rows import csv_rows
+from uploads.formats.entries import MAX_RAW_BYTES, Rows
+from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES, split_lines
 
 
 def entries_of(data: bytes, job: ChunkJob | None = None, **changes: Any) -> list[Entry]:

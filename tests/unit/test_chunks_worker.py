@@ -16,17 +16,18 @@ from botocore.exceptions import EndpointConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.chunk_job import ChunkCount, ChunkFailure, ChunkJob
 from common.errors import PermanentError, TransientError
 from common.record import Record, RejectedLine
-from producer import chunk_worker, object_bytes, rows
-from producer.chunk_ledger import ChunkLedger
-from producer.chunk_worker import ChunkWorker
-from producer.csv_rows import csv_rows
-from producer.gunzip import gunzip
 from producer.publish import Publisher
 from tests.unit.chunk_files import ETAG, UPLOAD, FakeS3, client_error, job_of
-from uploads.csv_cuts import CsvCuts
+from uploads import chunk_worker, object_bytes
+from uploads.chunk_job import ChunkCount, ChunkFailure, ChunkJob
+from uploads.chunk_ledger import ChunkLedger
+from uploads.chunk_worker import ChunkWorker
+from uploads.formats import entries as rows
+from uploads.formats.csv_cuts import CsvCuts
+from uploads.formats.csv_rows import csv_rows
+from uploads.formats.gunzip import gunzip
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from cli import main
 from cli import redrive as module
 from cli.redrive import Done, Found, job_key
-from producer import chunks
+from uploads import chunks
 
 
 class Redriver:

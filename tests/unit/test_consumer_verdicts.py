@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pg8000.exceptions import DatabaseError
 
-from common.database import describe, explain
 from consumer.verdicts import advice, verdict
+from postgres.database import describe, explain
 
 
 def error(code: str, **fields: str) -> DatabaseError:

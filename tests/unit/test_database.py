@@ -14,14 +14,15 @@ from threading import Thread
 from typing import Any
 
 import boto3
+import botocore.auth
 import pytest
 from botocore.signers import generate_db_auth_token
 from moto import mock_aws
 
-from common import database as module
-from common.database import Database
 from common.errors import TransientError
 from common.settings import DatabaseSettings
+from postgres import database as module
+from postgres.database import Database
 from tests.unit.certificates import Authority
 
 SECRET = "correct-horse-battery-staple"
@@ -208,7 +209,7 @@ def test_a_certificate_that_has_expired_is_transient_and_called_so(serve: Any, a
 def test_a_relative_file_of_authorities_counts_from_the_package(serve: Any, authority: Authority) -> None:
     # The authorities of RDS, which have not signed this one.
     port = serve(tls_server(authority.certificate("127.0.0.1")))
-    message = failure(port=port, tls="verify-full", ca_file="consumer/authorities/rds.pem")
+    message = failure(port=port, tls="verify-full", ca_file="postgres/authorities/rds.pem")
     assert "its certificate is not trusted" in message
 
 
@@ -298,6 +299,8 @@ def test_the_iam_token_is_the_one_that_boto3_makes_for_rds(
     monkeypatch.setenv("AWS_SESSION_TOKEN", "session/token+")
     now = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
     monkeypatch.setattr("botocore.auth.get_current_datetime", lambda: now)
+    # Where awscrt is installed botocore signs with it, by the clock of the machine.
+    monkeypatch.setitem(botocore.auth.AUTH_TYPE_MAPS, "v4-query", botocore.auth.SigV4QueryAuth)
     given: list[str] = []
     port = serve(cleartext_server(given, lambda: "nothing"))
     message = failure(port=port, authentication="iam", user="the loader")

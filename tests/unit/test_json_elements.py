@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from common.errors import PermanentError
 from common.json_text import BOM
-from producer.json_elements import elements, is_array
-from producer.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine
+from uploads.formats.json_elements import elements, is_array
+from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine
 
 
 def blocks(data: bytes, size: int, start: int = 0) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PermanentError
-from producer.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine, split_lines
+from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine, split_lines
 
 
 def blocks(data: bytes, size: int, start: int = 0) -> Iterator[bytes]:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chunk_job import Delimiter
 from common.errors import PermanentError
 from common.json_text import BOM
-from producer.csv_rows import CsvRow, column_names, csv_rows
-from producer.lines import KEPT_BYTES, MAX_LINE_BYTES, split_lines
-from uploads.csv_cuts import CsvCuts
+from uploads.chunk_job import Delimiter
+from uploads.formats.csv_cuts import CsvCuts
+from uploads.formats.csv_rows import CsvRow, column_names, csv_rows
+from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES, split_lines
 
 
 def rows_of(data: bytes, start: int = 0, end: int | None = None, size: int = 64 * 1024) -> list[CsvRow]:

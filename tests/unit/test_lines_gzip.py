@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PermanentError
-from producer.gunzip import gunzip
+from uploads.formats.gunzip import gunzip
 
 TEXT = b"".join(b'{"n": %d}\n' % number for number in range(5000))
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from common.errors import TransientError
-from consumer import migrate
-from consumer.migrate import MigrationError, handler, migrations
+from postgres import migrate
+from postgres.migrate import MigrationError, handler, migrations
 from tests.unit.consumer_support import Context
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "template.yaml"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chunk_job import ChunkCount, ChunkFailure
 from uploads.account import Account, ChunkAccount, Rows, account, lines_before
+from uploads.chunk_job import ChunkCount, ChunkFailure
 from uploads.ledger import Entry
 from uploads.upload import Upload
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from common.chunk_job import Delimiter, Format
 from common.errors import PermanentError
-from uploads.contents import LOOKED_AT_BYTES, Beginning, look
+from uploads.chunk_job import Delimiter, Format
+from uploads.formats.contents import LOOKED_AT_BYTES, Beginning, look
 
 BOM = b"\xef\xbb\xbf"
 

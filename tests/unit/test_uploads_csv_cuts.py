@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.chunk_job import Delimiter
-from uploads.csv_cuts import CsvCuts, Place
+from uploads.chunk_job import Delimiter
+from uploads.formats.csv_cuts import CsvCuts, Place
 
 
 def beginnings(data: bytes) -> list[int]:

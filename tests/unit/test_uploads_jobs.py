@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from common.chunk_job import ChunkJob, job_id
 from common.errors import TransientError
+from uploads.chunk_job import ChunkJob, job_id
 from uploads.jobs import ChunkQueue
 
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from common.chunk_job import ChunkCount, ChunkFailure
 from common.errors import TransientError
 from tests.unit.uploads_aws import Aws, moto_aws
+from uploads.chunk_job import ChunkCount, ChunkFailure
 from uploads.ledger import Entry, Plan
 from uploads.upload import Upload
 

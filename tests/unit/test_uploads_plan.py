@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from common import clients
-from common.chunk_job import ChunkJob
 from common.errors import PermanentError, TransientError
 from common.settings import ChunksSettings, PlanSettings, RegisterSettings, ReportSettings, Settings
 from tests.unit.uploads_aws import (
@@ -25,7 +24,8 @@ from tests.unit.uploads_aws import (
 )
 from uploads import objects as objects_module
 from uploads import plan as plan_module
-from uploads.csv_cuts import CsvCuts
+from uploads.chunk_job import ChunkJob
+from uploads.formats.csv_cuts import CsvCuts
 from uploads.jobs import ChunkQueue
 from uploads.ledger import Plan
 from uploads.objects import Objects

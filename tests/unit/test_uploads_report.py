@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from common.chunk_job import ChunkCount
 from common.errors import PermanentError, TransientError
 from common.waiting import BELIEVED, Waiting
 from tests.unit.uploads_aws import Aws, Context, moto_aws
 from uploads import report as report_module
 from uploads.account import Rows
+from uploads.chunk_job import ChunkCount
 from uploads.report import Report, handler
 from uploads.rows import RejectedRow, Totals, place
 from uploads.upload import Upload

@@ -1,4 +1,4 @@
-"""The chunk job and the chunk count: what uploads/plan and producer/chunks say to each other.
+"""The chunk job and the chunk count: what uploads/plan and uploads/chunks say to each other.
 
 plan sends a ``ChunkJob`` for every byte range of an upload; chunks publishes the range's lines and answers
 with a ``ChunkCount`` in the ledger. Both sides use these classes and know nothing else about each other.
@@ -64,7 +64,7 @@ class ChunkJob(BaseModel):
     - ndjson: a cut may fall inside a line. A line belongs to the chunk in which its first byte lies; look at
       the byte before ``start`` to tell whether a line begins there, and read past ``end`` to finish the last
       one.
-    - csv: every cut is the beginning of a record (``uploads.csv_cuts`` says how they are found), so a chunk
+    - csv: every cut is the beginning of a record (``uploads.formats.csv_cuts`` says how they are found), so a chunk
       is complete in itself, but for the header: the file's first record, which lies in chunk 0.
     - json: one chunk.
     - read the object with ``IfMatch: etag``, and with its version where there is one: what is read is then
@@ -169,7 +169,7 @@ class ChunkCount(BaseModel):
 
 
 class ChunkFailure(BaseModel):
-    """Why a chunk cannot be published, written into the ledger by producer/chunks: trying again gives the
+    """Why a chunk cannot be published, written into the ledger by uploads/chunks: trying again gives the
     same.
 
     The job is in the dead-letter queue then. If it is redriven and succeeds after all (the object was

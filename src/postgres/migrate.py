@@ -26,10 +26,10 @@ from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import Connection
 from pydantic import ValidationError
 
-from common.database import Database, describe, server_encoding
 from common.errors import OncestreamError, TransientError
 from common.observability import logger
 from common.settings import DatabaseSettings
+from postgres.database import Database, describe, server_encoding
 
 DIRECTORY = Path(__file__).parent / "migrations"
 LOCK = 0x6F6E6365

@@ -5,27 +5,27 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from common.chunk_job import ChunkCount, ChunkFailure
 from common.errors import PermanentError, TransientError
-from producer.chunk_ledger import Progress
-from producer.csv_rows import csv_rows
-from producer.gunzip import gunzip
-from producer.json_elements import elements, is_array
-from producer.lines import MAX_LINE_BYTES, split_lines
-from producer.object_bytes import BLOCK_BYTES, ObjectBytes
-from producer.rows import Rows
+from uploads.chunk_job import ChunkCount, ChunkFailure
+from uploads.chunk_ledger import Progress
+from uploads.formats.csv_rows import csv_rows
+from uploads.formats.entries import Rows
+from uploads.formats.gunzip import gunzip
+from uploads.formats.json_elements import elements, is_array
+from uploads.formats.lines import MAX_LINE_BYTES, split_lines
+from uploads.object_bytes import BLOCK_BYTES, ObjectBytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mypy_boto3_s3 import S3Client
 
-    from common.chunk_job import ChunkJob
-    from producer.chunk_ledger import ChunkLedger
-    from producer.csv_rows import CsvRow
     from producer.entry import Entry
-    from producer.lines import FileLine
     from producer.publish import Publisher
+    from uploads.chunk_job import ChunkJob
+    from uploads.chunk_ledger import ChunkLedger
+    from uploads.formats.csv_rows import CsvRow
+    from uploads.formats.lines import FileLine
 
 PART_SECONDS = 30.0
 """A chunk that takes longer is published in parts of so many seconds. Between two parts nothing is on its way, so

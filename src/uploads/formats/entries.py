@@ -23,16 +23,16 @@ from common.record import (
     check_payload,
     checked_payload,
 )
-from producer.csv_rows import column_names, csv_rows
 from producer.entry import Entry
-from producer.lines import KEPT_BYTES, MAX_LINE_BYTES
+from uploads.formats.csv_rows import column_names, csv_rows
+from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from common.chunk_job import ChunkJob, Delimiter
-    from producer.csv_rows import CsvRow
-    from producer.lines import FileLine
+    from uploads.chunk_job import ChunkJob, Delimiter
+    from uploads.formats.csv_rows import CsvRow
+    from uploads.formats.lines import FileLine
 
 MAX_RAW_BYTES = 750 * 1024
 """So many bytes of a rejected line fit on the stream: as base64 they are 1,000 KiB."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_dynamodb.type_defs import AttributeValueTypeDef
 
-    from common.chunk_job import ChunkCount, ChunkFailure, ChunkJob
+    from uploads.chunk_job import ChunkCount, ChunkFailure, ChunkJob
 
 
 class Progress(NamedTuple):
@@ -32,7 +32,7 @@ class Progress(NamedTuple):
 
 
 class ChunkLedger:
-    """The ledger table, as producer/chunks uses it. Every write may be repeated.
+    """The ledger table, as uploads/chunks uses it. Every write may be repeated.
 
     Every method raises ``TransientError`` when DynamoDB does not do what it is asked.
     """

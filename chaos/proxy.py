@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
-from local.chaos.wire import CALM, Rates
+from chaos.wire import CALM, Rates
 from local.machine import LOOPBACK, REPOSITORY, clean_environment, failure, free_port, require_tool
 from local.process import Child
 
@@ -54,7 +54,7 @@ class Proxy:
         new.replace(self._control)
 
     def entries(self) -> list[dict[str, Any]]:
-        """What it did so far: the lines of ``wire.ndjson`` (see ``local.chaos.addon``)."""
+        """What it did so far: the lines of ``wire.ndjson`` (see ``chaos.addon``)."""
         if not self.done.exists():
             return []
         # The last line may be half written.

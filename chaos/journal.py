@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from local.chaos.wire import KINDS as WIRE_KINDS
+from chaos.wire import KINDS as WIRE_KINDS
 
 FUNCTIONS = "function processes"
 POSTGRES = "Postgres"

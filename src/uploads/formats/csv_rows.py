@@ -1,6 +1,6 @@
 """Lines into CSV rows (RFC 4180), each with its exact offset, bytes and line number.
 
-Where a row ends is told as ``uploads.csv_cuts`` tells it, so that rows and cuts fit together: a quotation
+Where a row ends is told as ``uploads.formats.csv_cuts`` tells it, so that rows and cuts fit together: a quotation
 mark opens a quoted field only as the field's first character, and a line break inside a quoted field is
 data. What the row then holds is for Python's csv module to say, in its strict mode: a row that is not RFC
 4180 is a fault of that row alone.
@@ -14,15 +14,15 @@ from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from common.chunk_job import MAX_OPEN_BYTES
 from common.errors import PermanentError
 from common.json_text import BOM
-from producer.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine
+from uploads.chunk_job import MAX_OPEN_BYTES
+from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from common.chunk_job import Delimiter
+    from uploads.chunk_job import Delimiter
 
 # The module's default, 128 KiB a field, is below what a record may hold. The setting is the process's.
 csv.field_size_limit(MAX_LINE_BYTES)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef
 
-    from common.chunk_job import ChunkJob
+    from uploads.chunk_job import ChunkJob
 
 SEGMENT_BYTES = 4 * 1024 * 1024
 BLOCK_BYTES = 64 * 1024

@@ -19,11 +19,11 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from common.chunk_job import MAX_OPEN_BYTES
 from common.json_text import BOM
+from uploads.chunk_job import MAX_OPEN_BYTES
 
 if TYPE_CHECKING:
-    from common.chunk_job import Delimiter
+    from uploads.chunk_job import Delimiter
 
 _INSIDE_QUOTES = re.compile(rb'[^"]*+(?:""[^"]*+)*+')
 

@@ -16,10 +16,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal, NoReturn
 
-from common.chunk_job import MAX_OPEN_BYTES
 from common.errors import PermanentError
 from common.json_text import BOM
-from producer.lines import MAX_LINE_BYTES, FileLine, UnfinishedLine
+from uploads.chunk_job import MAX_OPEN_BYTES
+from uploads.formats.lines import MAX_LINE_BYTES, FileLine, UnfinishedLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

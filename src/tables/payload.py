@@ -1,6 +1,6 @@
 """Your payload's type. This is the one class to change for data of your own."""
 
-from common.model import AnyObject
+from tables.model import AnyObject
 
 
 class Payload(AnyObject):
@@ -10,7 +10,7 @@ class Payload(AnyObject):
 
         from decimal import Decimal
 
-        from common.model import Model
+        from tables.model import Model
 
 
         class Payload(Model):

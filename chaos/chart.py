@@ -9,14 +9,14 @@ from plotly import graph_objects
 from plotly.io import to_html
 from plotly.subplots import make_subplots
 
-from local.chaos import journal
-from local.chaos.journal import KINDS
+from chaos import journal
+from chaos.journal import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from local.chaos.journal import Event, Sample
-    from local.chaos.outcome import Outcome
+    from chaos.journal import Event, Sample
+    from chaos.outcome import Outcome
 
 WINDOW_SECONDS = 2.0
 """Rates are over so long: batches of a thousand rows arrive at once."""

@@ -1,4 +1,4 @@
-"""``python -m local.chaos``: the command behind ``make chaos``."""
+"""``python -m chaos``: the command behind ``make chaos``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Annotated
 
 import typer
 
+from chaos import plan, report
+from chaos.journal import Sample
+from chaos.outcome import Outcome
+from chaos.run import DIRECTORY, Run
 from cli import show
 from cli.errors import UserError
-from local.chaos import plan, report
-from local.chaos.journal import Sample
-from local.chaos.outcome import Outcome
-from local.chaos.run import DIRECTORY, Run
 from local.errors import StackError
 from local.records import FLIGHTS
 

@@ -35,7 +35,6 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
 from botocore.exceptions import BotoCoreError, ClientError
 
 from common import clients
-from common.chunk_job import ChunkJob
 from common.errors import PermanentError, TransientError
 from common.events import require_records
 from common.observability import (
@@ -51,9 +50,10 @@ from common.observability import (
 )
 from common.settings import ChunksSettings
 from common.waiting import Waiting
-from producer.chunk_ledger import ChunkLedger
-from producer.chunk_worker import ChunkWorker
 from producer.publish import Publisher
+from uploads.chunk_job import ChunkJob
+from uploads.chunk_ledger import ChunkLedger
+from uploads.chunk_worker import ChunkWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,15 +6,15 @@ from html import escape
 from string import Template
 from typing import TYPE_CHECKING
 
-from local.chaos import chart
-from local.chaos.journal import KINDS
-from local.chaos.run import CHUNKS_SECONDS, CONSUMER_SECONDS, VISIBILITY_SECONDS
+from chaos import chart
+from chaos.journal import KINDS
+from chaos.run import CHUNKS_SECONDS, CONSUMER_SECONDS, VISIBILITY_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from local.chaos.outcome import Outcome
+    from chaos.outcome import Outcome
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">

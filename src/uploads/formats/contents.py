@@ -16,7 +16,7 @@ from common.errors import PermanentError
 from common.json_text import BOM
 
 if TYPE_CHECKING:
-    from common.chunk_job import Delimiter, Format
+    from uploads.chunk_job import Delimiter, Format
 
 LOOKED_AT_BYTES = 64 * 1024
 """As much of a file is looked at, and of a gzip file as much of what it holds."""

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from chaos import account, faults, inputs, wire
+from chaos.caller import Caller
+from chaos.journal import Journal, Sample
+from chaos.outcome import Outcome, WaveTimes
+from chaos.plan import Fault, Plan, Wave
+from chaos.proxy import Proxy
+from chaos.repeats import Uploaded
+from chaos.watch import Deliveries, Watch, redeliver
 from cli import uploading
 from cli.errors import UserError
 from cli.reports import CLOSED, Reports
 from cli.target import Target
-from local.chaos import account, faults, inputs, wire
-from local.chaos.caller import Caller
-from local.chaos.journal import Journal, Sample
-from local.chaos.outcome import Outcome, WaveTimes
-from local.chaos.plan import Fault, Plan, Wave
-from local.chaos.proxy import Proxy
-from local.chaos.repeats import Uploaded
-from local.chaos.watch import Deliveries, Watch, redeliver
 from local.errors import StackError
 from local.event_source_mapping import Clients, StreamPoller
 from local.machine import REPOSITORY

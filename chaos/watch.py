@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pg8000.native
 from pg8000.exceptions import DatabaseError, InterfaceError
 
-from local.chaos.journal import Journal, Sample
+from chaos.journal import Journal, Sample
 from local.event_source_mapping import Delivery, Observer
 from local.streams.observer import Redeliver
 from local.streams.records import Answered, FunctionFailed, NotInvoked

@@ -52,12 +52,12 @@ def judge_of(payload: type[AnyObject] | type[BaseModel]) -> Callable[[str], None
     if issubclass(payload, AnyObject):
         return _any_object
     if not issubclass(payload, BaseModel):
-        raise TypeError(f"{payload.__qualname__} is no pydantic model: derive it from common.model.Model")
+        raise TypeError(f"{payload.__qualname__} is no pydantic model: derive it from tables.model.Model")
     for model in _models(payload, set()):
         if "extra" not in model.model_config and not issubclass(model, RootModel):
             raise TypeError(
                 f"{model.__qualname__} does not say what becomes of fields that it does not name: derive it from "
-                "common.model.Model, which refuses them, or say it: "
+                "tables.model.Model, which refuses them, or say it: "
                 f'class {model.__name__}(BaseModel, extra="forbid"), or "ignore", or "allow"'
             )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from local.chaos.account import Account
-from local.chaos.journal import Journal, Sample
-from local.chaos.plan import SMALL, Plan
+from chaos.account import Account
+from chaos.journal import Journal, Sample
+from chaos.plan import SMALL, Plan
 
 
 @dataclass(slots=True)

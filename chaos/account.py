@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from local.chaos.inputs import NUMBER, Expected, digest
+from chaos.inputs import NUMBER, Expected, digest
 
 if TYPE_CHECKING:
     import pg8000.native

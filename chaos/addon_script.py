@@ -1,5 +1,5 @@
 """What mitmproxy loads (``mitmdump -s``): the addon, made when mitmproxy asks for it."""
 
-from local.chaos.addon import load_from_environment
+from chaos.addon import load_from_environment
 
 addons = [load_from_environment()]

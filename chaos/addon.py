@@ -1,4 +1,4 @@
-"""The addon of mitmproxy that breaks requests on their way to MiniStack; ``local.chaos.proxy`` starts it.
+"""The addon of mitmproxy that breaks requests on their way to MiniStack; ``chaos.proxy`` starts it.
 
 Every fault is a line of JSON in the log: ``{"time", "kind", "operation", "number", "seconds", "status"}``, the status
 being MiniStack's answer where the request reached it. The rates are in a file that is read again when it changes.
@@ -15,7 +15,7 @@ from typing import Any
 
 from mitmproxy import http
 
-from local.chaos.wire import BEFORE_EFFECT, CALM, Rates, WireFault, decide, operation
+from chaos.wire import BEFORE_EFFECT, CALM, Rates, WireFault, decide, operation
 
 _FAULT = "chaos"  # in a flow's metadata
 _JSON = {"content-type": "application/x-amz-json-1.1"}
@@ -91,6 +91,6 @@ class Breaker:
 
 
 def load_from_environment() -> Breaker:
-    """The addon as ``local.chaos.proxy`` wants it."""
+    """The addon as ``chaos.proxy`` wants it."""
     wanted = json.loads(os.environ["ONCESTREAM_CHAOS"])
     return Breaker(wanted["seed"], Path(wanted["control"]), Path(wanted["log"]))

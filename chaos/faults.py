@@ -12,14 +12,14 @@ import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 from pg8000.exceptions import DatabaseError, InterfaceError
 
+from chaos import repeats
+from chaos.journal import Journal
+from chaos.plan import Fault
 from common.errors import TransientError
-from local.chaos import repeats
-from local.chaos.journal import Journal
-from local.chaos.plan import Fault
 from local.machine import failure
 
 if TYPE_CHECKING:
-    from local.chaos.repeats import Uploaded
+    from chaos.repeats import Uploaded
     from local.stack import Stack
 
 WORKER = "_worker.py"  # the program that MiniStack runs for each execution environment of a Python function

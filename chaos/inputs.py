@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local.chaos.plan import FILES_A_WAVE, GARBAGE_A_WAVE, POISON_A_FILE, Wave
+from chaos.plan import FILES_A_WAVE, GARBAGE_A_WAVE, POISON_A_FILE, Wave
 
 NUMBER = "chaos_number"
 """A field of every payload that no other record has: what is stored twice under two ids shows by it."""
