@@ -270,6 +270,39 @@ def test_every_metric_that_is_emitted_is_on_the_dashboard_or_told_why_not() -> N
     assert METRICS - shown == {"DuplicateUploadsSkipped", "DuplicateChunksSkipped"}
 
 
+RINGS = {
+    *("RecordsRetried", "RecordsRejected", "UploadsFailed", "ChunksFailed", "NotificationsRefused"),
+}
+"""What a person has to hear of."""
+DOES_NOT_RING = {
+    # What goes well.
+    *("RecordsReceived", "RecordsInserted", "RecordsPublished"),
+    *("UploadsRegistered", "ChunkJobsSent", "ChunksPublished"),
+    # What comes twice, and loses nothing.
+    *("DuplicatesSkipped", "DuplicateUploadsSkipped", "DuplicateChunksSkipped"),
+    # The caller is told in the answer.
+    *("RecordsNotPublished", "RequestsRefused"),
+    # What goes on for long ends at an alarm: the dead-letter queue's.
+    "ChunksRetried",
+    # Lines of files end in the table of rejected records, as the account of the upload says.
+    "LinesRejected",
+}
+
+
+def test_every_metric_rings_or_has_a_reason_not_to() -> None:
+    assert RINGS | DOES_NOT_RING == METRICS
+    watched = {(name, value) for namespace, name, _, value in alarm_metrics() if "Oncestream" in namespace}
+    assert {name for name, _ in watched} == RINGS
+    # Each from every function that puts it out; of the records, the producer tells its caller.
+    putting_out = {(name, service(each)) for each in FUNCTIONS for name in emitted(service(each)) & RINGS}
+    assert watched == putting_out - {("RecordsRejected", "producer")}
+
+
+def test_every_function_that_fails_as_a_whole_rings() -> None:
+    watched = {value for _, name, dimension, value in alarm_metrics() if name == "Errors"}
+    assert watched == set(FUNCTIONS)
+
+
 def test_every_alarm_tells_both_the_topic_and_the_address_and_has_its_section() -> None:
     sections = set(
         re.findall(r"^## (\w+Alarm)$", (REPOSITORY / "docs" / "operate.md").read_text(), re.MULTILINE)
