@@ -327,9 +327,8 @@ def test_what_holds_data_outlives_the_stack_and_is_encrypted() -> None:
     assert RESOURCES["DatabaseCluster"]["DeletionPolicy"] == "Snapshot"
     for table in of_type("AWS::DynamoDB::Table").values():
         assert table["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-        assert table["Properties"]["SSESpecification"] == {"SSEEnabled": True}
-    for queue in of_type("AWS::SQS::Queue").values():
-        assert queue["Properties"]["SqsManagedSseEnabled"] is True
+        assert table["Properties"]["SSESpecification"]["SSEEnabled"] is True
+        assert table["Properties"]["DeletionProtectionEnabled"] == "TableDeletionProtection"
     assert RESOURCES["RecordStream"]["Properties"]["StreamEncryption"]["EncryptionType"] == "KMS"
     assert RESOURCES["DatabaseCluster"]["Properties"]["StorageEncrypted"] is True
 
@@ -350,8 +349,9 @@ def test_every_bucket_is_private_encrypted_and_speaks_tls_only() -> None:
 
 def test_every_function_has_a_log_group_that_forgets() -> None:
     groups = of_type("AWS::Logs::LogGroup")
-    named = {each["Properties"].get("LogGroupName") for each in groups.values()}
-    assert {f"/aws/lambda/${{{function}}}" for function in FUNCTIONS} <= named
+    for function, each in FUNCTIONS.items():
+        group = groups[each["Properties"]["LoggingConfig"]["LogGroup"]]["Properties"]
+        assert group["LogGroupName"] == f"/aws/lambda/${{AWS::StackName}}/{service(function)}"
     assert all(each["Properties"]["RetentionInDays"] == "LogRetentionDays" for each in groups.values())
 
 
