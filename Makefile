@@ -9,6 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON := $(shell for p in python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 RECORDS ?= 20000
+UPGRADE ?= --upgrade
 
 # The SAM CLI without the user's AWS settings, and without files in the home directory.
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
@@ -114,8 +115,8 @@ clean: ## remove everything that was built or set up; ends a stack that runs in 
 	@rm -rf .aws-sam .local .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-pins: .venv/.ready ## pin the dependencies anew from the .in files
-	@compile="$(CURDIR)/.venv/bin/pip-compile -q --upgrade --strip-extras --no-header --annotation-style=line \
+pins: .venv/.ready ## pin the dependencies anew from the .in files [UPGRADE=: only what is new in them]
+	@compile="$(CURDIR)/.venv/bin/pip-compile -q $(UPGRADE) --strip-extras --no-header --annotation-style=line \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host"; \
 	(cd src && $$compile --generate-hashes requirements.in -o requirements.txt); \
 	$$compile requirements-dev.in -o requirements-dev.txt; \
