@@ -271,7 +271,8 @@ def test_every_metric_that_is_emitted_is_on_the_dashboard_or_told_why_not() -> N
 
 
 RINGS = {
-    *("RecordsRetried", "RecordsRejected", "UploadsFailed", "ChunksFailed", "NotificationsRefused"),
+    *("RecordsRetried", "RecordsRejected", "RecordsConflicting"),
+    *("UploadsFailed", "ChunksFailed", "NotificationsRefused"),
 }
 """What a person has to hear of."""
 DOES_NOT_RING = {
