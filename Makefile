@@ -9,12 +9,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PYTHON := $(shell for p in python3.13 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && { echo "$$p"; break; }; done)
 RECORDS ?= 20000
+UPGRADE ?= --upgrade
 
 # The SAM CLI without the user's AWS settings, and without files in the home directory.
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
-.PHONY: help setup demo test test-sam test-iam test-large test-chaos prove prove-mutants prove-model chaos lint check-template format bench events pins clean
+.PHONY: help setup demo test test-unit test-integration test-sam test-iam test-large test-chaos prove prove-mutants \
+	prove-model chaos lint check-template docs format bench events authorities pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -49,8 +51,16 @@ demo: setup ## the whole way of a file on this machine, with deliveries repeated
 events: setup ## record events/ anew from the running stack
 	@.venv/bin/python -m local.record_events
 
-test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end
-	@.venv/bin/pytest -q -n 2 --dist loadscope --no-loadscope-reorder --durations=10 $(or $(TESTS),--ignore=tests/sam --ignore=tests/chaos --ignore=tests/integration/test_iam.py)
+ALL := --ignore=tests/sam --ignore=tests/chaos --ignore=tests/integration/test_iam.py
+
+test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end [TESTS=PATHS]
+	@.venv/bin/pytest -q -n 2 --dist loadscope --no-loadscope-reorder --durations=10 $(or $(TESTS),$(ALL))
+
+test-unit: TESTS = tests/unit
+test-unit: test ## the unit tests alone
+
+test-integration: TESTS = $(ALL) --ignore=tests/unit
+test-integration: test ## all but the unit tests
 
 test-iam: setup ## every permission of the template taken away in turn, under enforced IAM (minutes)
 	@.venv/bin/pytest -q --durations=5 tests/integration/test_iam.py
@@ -86,6 +96,10 @@ lint: .venv/.ready .local/tools/sam/.ready ## style, types, and the template
 check-template: .local/tools/checkov/.ready ## the template against Checkov's rules
 	@.local/tools/checkov/bin/checkov --config-file .checkov.yaml
 
+docs: .venv/bin/once .local/tools/docs/.ready ## the site of the documents, in .local/site; a link that leads nowhere fails
+	@.venv/bin/python -m local.site
+	@.local/tools/docs/bin/zensical build --strict --clean
+
 format: .venv/.ready ## put the code into the project's format
 	@.venv/bin/ruff check --fix-only
 	@.venv/bin/ruff format
@@ -101,9 +115,9 @@ clean: ## remove everything that was built or set up; ends a stack that runs in 
 	@rm -rf .aws-sam .local .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-pins: .venv/.ready ## pin the dependencies anew from the .in files
-	@compile="$(CURDIR)/.venv/bin/pip-compile -q --upgrade --strip-extras --no-header --annotation-style=line \
+pins: .venv/.ready ## pin the dependencies anew from the .in files [UPGRADE=: only what is new in them]
+	@compile="$(CURDIR)/.venv/bin/pip-compile -q $(UPGRADE) --strip-extras --no-header --annotation-style=line \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host"; \
-	(cd src && $$compile requirements.in -o requirements.txt); \
+	(cd src && $$compile --generate-hashes requirements.in -o requirements.txt); \
 	$$compile requirements-dev.in -o requirements-dev.txt; \
-	cd local/requirements && for tool in ministack sam checkov mitmproxy; do $$compile $$tool.in -o $$tool.txt; done
+	cd local/requirements && for tool in ministack sam checkov mitmproxy docs; do $$compile $$tool.in -o $$tool.txt; done

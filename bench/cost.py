@@ -57,7 +57,7 @@ CONSUMER_SECONDS = 0.4
 """Of one invocation for a batch: measured 0.2 s at 5 ms a DynamoDB call; doubled, as 1 GiB has half a processor."""
 CHUNK_SECONDS_A_RECORD = 0.0002
 """Of the chunks function: assumed, 5,000 records a second."""
-ALARMS, METRICS, LOG_BYTES_A_BATCH = 12, 19, 1500
+ALARMS, METRICS, LOG_BYTES_A_BATCH = 23, 20, 1500
 ROW_BYTES = 700
 """Of a row with its keys."""
 

@@ -299,7 +299,7 @@ class Run:
             outcome.account = account.take(connection, self._expected)
         finally:
             connection.close()
-        consumer = totals(stack.client("logs"), self._names["consumer"])
+        consumer = totals(stack.client("logs"), "consumer")
         outcome.duplicates_skipped = consumer["DuplicatesSkipped"]
         bucket = stack.client("s3").list_objects_v2(Bucket=stack.outputs["DiscardedBatchesBucket"])
         outcome.left = {

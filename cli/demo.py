@@ -128,7 +128,7 @@ def _demonstrate(records: int, file: Path | None) -> Result:
             account = _load(where, path)
             poller.wait_until_drained()
         seconds = time.monotonic() - begin
-        skipped = totals(stack.client("logs"), consumer)["DuplicatesSkipped"]
+        skipped = totals(stack.client("logs"), "consumer")["DuplicatesSkipped"]
         return _compare(stack, path, account, watcher, skipped=skipped, seconds=seconds)
 
 

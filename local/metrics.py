@@ -11,11 +11,21 @@ import json
 from collections import Counter
 from typing import Any
 
+from local.stack import NAME
 
-def totals(logs: Any, function: str) -> Counter[str]:
-    """The sum of every metric that ``function`` has put out so far; ``logs`` is a client of CloudWatch Logs."""
+
+def totals(logs: Any, service: str) -> Counter[str]:
+    """The sum of every metric that a function has put out so far.
+
+    Parameters
+    ----------
+    logs
+        A client of CloudWatch Logs.
+    service
+        The function's service name, e.g. ``consumer``: its log group is named after it.
+    """
     sums: Counter[str] = Counter()
-    for message in messages(logs, function):
+    for message in messages(logs, service):
         if '"_aws"' not in message:
             continue
         try:
@@ -29,11 +39,12 @@ def totals(logs: Any, function: str) -> Counter[str]:
     return sums
 
 
-def messages(logs: Any, function: str) -> list[str]:
-    """Every line in the log of ``function``; none if it has not run."""
+def messages(logs: Any, service: str) -> list[str]:
+    """Every line in the log of a function; none if it has not run."""
     found: list[str] = []
+    group = f"/aws/lambda/{NAME}/{service}"
     try:
-        for page in logs.get_paginator("filter_log_events").paginate(logGroupName=f"/aws/lambda/{function}"):
+        for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group):
             found += [event["message"] for event in page["events"]]
     except logs.exceptions.ResourceNotFoundException:
         pass

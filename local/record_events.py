@@ -140,7 +140,7 @@ class Recorder:
     def _new_events(self, function: str) -> list[dict[str, Any]]:
         """The events logged since the last call."""
         found = []
-        for line in messages(self._stack.client("logs"), self._function(function)):
+        for line in messages(self._stack.client("logs"), function.lower()):
             try:
                 logged = json.loads(line)
             except ValueError:

@@ -11,10 +11,13 @@ import json
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import boto3
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
+from botocore.exceptions import ClientError
 
 from common.idempotency import BulkIdempotency
 from consumer.handler import KEY_PREFIX
+from local.ministack import REGION
 from tests.unit.consumer_support import message, stream_event
 from tests.unit.uploads_aws import s3_record, stream_record
 from uploads.chunk_job import ChunkJob
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from local.stack import Stack
 
 CHUNK_BYTES = 1024
+POLLED = ("ConsumerFunction", "ChunksFunction")
+"""The functions whose events Lambda fetches under their roles; of plan see ``NOT_CHECKED`` in test_iam.py."""
 HUGE = '{"id":"%s","partition_key":"p","payload":{"n":1' + "0" * 200_000 + "}}"
 """A record that Postgres refuses: its claim is released."""
 
@@ -68,7 +73,8 @@ class Jobs:
         self._s3.put_bucket_notification_configuration(Bucket=self._bucket, NotificationConfiguration={})
 
     def let_events_through(self) -> None:
-        """Turn them on again."""
+        """Turn them on again. What the jobs have left on the queue goes first."""
+        self._stack.client("sqs").purge_queue(QueueUrl=self._stack.outputs["ChunkQueueUrl"])
         self._s3.put_bucket_notification_configuration(
             Bucket=self._bucket, NotificationConfiguration=self._notifications
         )
@@ -92,8 +98,49 @@ class Jobs:
         record = {"id": _new(), "partition_key": "p", "payload": {}}
         return bool(self._invoke("ProducerFunction", {"records": [record]}).get("accepted") == 1)
 
+    def _poll(self, function: str, calls: Callable[[Callable[[str], Any]], bool]) -> bool:
+        """Whether ``calls`` are made under the function's role; it is given what makes clients."""
+        credentials = self._stack.client("sts").assume_role(
+            RoleArn=self._stack.client("iam").get_role(RoleName=self.physical[f"{function}Role"])["Role"][
+                "Arn"
+            ],
+            RoleSessionName="poller",
+        )["Credentials"]
+        session = boto3.Session(
+            credentials["AccessKeyId"], credentials["SecretAccessKey"], credentials["SessionToken"], REGION
+        )
+        try:
+            return calls(lambda service: session.client(service, endpoint_url=self._stack.ministack.endpoint))
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ("AccessDenied", "AccessDeniedException"):
+                raise
+            return False
+
+    def _poll_records(self, client: Callable[[str], Any]) -> bool:
+        """What Lambda does to read the record stream."""
+        kinesis, name = client("kinesis"), self._stack.outputs["RecordStreamName"]
+        arn = kinesis.describe_stream(StreamName=name)["StreamDescription"]["StreamARN"]
+        kinesis.describe_stream_summary(StreamName=name)
+        [shard, *_] = kinesis.list_shards(StreamName=name)["Shards"]
+        iterator = kinesis.get_shard_iterator(
+            StreamName=name, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )
+        batch = kinesis.get_records(ShardIterator=iterator["ShardIterator"], Limit=1, StreamARN=arn)
+        return "Records" in batch
+
+    def _poll_jobs(self, client: Callable[[str], Any]) -> bool:
+        """What Lambda does to take a job off the queue."""
+        sqs, url = client("sqs"), self._stack.outputs["ChunkQueueUrl"]
+        self._stack.client("sqs").send_message(QueueUrl=url, MessageBody="{}")
+        sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])
+        [message] = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=1)["Messages"]
+        sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return True
+
     def consume(self) -> bool:
         """A new record, one that is completed, one whose claim has expired, and one that Postgres refuses."""
+        if not self._poll("ConsumerFunction", self._poll_records):
+            return False
         new, completed, expired, refused = (_new() for _ in range(4))
         earlier = self._invoke("ConsumerFunction", stream_event(message(completed)))
         table = BulkIdempotency(
@@ -146,6 +193,8 @@ class Jobs:
     def publish_chunks(self) -> bool:
         """A chunk, the same job again, one of a file that has been overwritten, and one whose file is gone: that one
         goes into the dead-letter queue."""
+        if not self._poll("ChunksFunction", self._poll_jobs):
+            return False
         current, overwritten, gone = (self._enter("ndjson", b'{"a": 1}\n' * 10) for _ in range(3))
         self._s3.put_object(Bucket=self._bucket, Key=overwritten.key, Body=b"other")
         self._s3.delete_object(Bucket=self._bucket, Key=gone.key, VersionId=gone.version_id)

@@ -71,6 +71,8 @@ class Variant:
                 found = self._value(left) == self._value(right)
             case {"Fn::Not": [inner]}:
                 found = not self._holds(inner)
+            case {"Fn::Or": parts}:
+                found = any(self._holds(each) for each in parts)
             case _:
                 raise AssertionError(condition)
         return found
@@ -79,8 +81,8 @@ class Variant:
         match part:
             case {"Ref": name}:
                 return self.parameters[name]
-            case {"Fn::Join": ["", {"Ref": name}]} if name in self._lists:
-                return self.parameters[name].replace(",", "")
+            case {"Fn::Select": [index, {"Ref": name}]} if name in self._lists:
+                return self.parameters[name].split(",")[index]
             case str() | int():
                 return str(part)
             case _:

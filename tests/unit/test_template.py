@@ -270,6 +270,40 @@ def test_every_metric_that_is_emitted_is_on_the_dashboard_or_told_why_not() -> N
     assert METRICS - shown == {"DuplicateUploadsSkipped", "DuplicateChunksSkipped"}
 
 
+RINGS = {
+    *("RecordsRetried", "RecordsRejected", "RecordsConflicting"),
+    *("UploadsFailed", "ChunksFailed", "NotificationsRefused"),
+}
+"""What a person has to hear of."""
+DOES_NOT_RING = {
+    # What goes well.
+    *("RecordsReceived", "RecordsInserted", "RecordsPublished"),
+    *("UploadsRegistered", "ChunkJobsSent", "ChunksPublished"),
+    # What comes twice, and loses nothing.
+    *("DuplicatesSkipped", "DuplicateUploadsSkipped", "DuplicateChunksSkipped"),
+    # The caller is told in the answer.
+    *("RecordsNotPublished", "RequestsRefused"),
+    # What goes on for long ends at an alarm: the dead-letter queue's.
+    "ChunksRetried",
+    # Lines of files end in the table of rejected records, as the account of the upload says.
+    "LinesRejected",
+}
+
+
+def test_every_metric_rings_or_has_a_reason_not_to() -> None:
+    assert RINGS | DOES_NOT_RING == METRICS
+    watched = {(name, value) for namespace, name, _, value in alarm_metrics() if "Oncestream" in namespace}
+    assert {name for name, _ in watched} == RINGS
+    # Each from every function that puts it out; of the records, the producer tells its caller.
+    putting_out = {(name, service(each)) for each in FUNCTIONS for name in emitted(service(each)) & RINGS}
+    assert watched == putting_out - {("RecordsRejected", "producer")}
+
+
+def test_every_function_that_fails_as_a_whole_rings() -> None:
+    watched = {value for _, name, dimension, value in alarm_metrics() if name == "Errors"}
+    assert watched == set(FUNCTIONS)
+
+
 def test_every_alarm_tells_both_the_topic_and_the_address_and_has_its_section() -> None:
     sections = set(
         re.findall(r"^## (\w+Alarm)$", (REPOSITORY / "docs" / "operate.md").read_text(), re.MULTILINE)
@@ -294,9 +328,8 @@ def test_what_holds_data_outlives_the_stack_and_is_encrypted() -> None:
     assert RESOURCES["DatabaseCluster"]["DeletionPolicy"] == "Snapshot"
     for table in of_type("AWS::DynamoDB::Table").values():
         assert table["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
-        assert table["Properties"]["SSESpecification"] == {"SSEEnabled": True}
-    for queue in of_type("AWS::SQS::Queue").values():
-        assert queue["Properties"]["SqsManagedSseEnabled"] is True
+        assert table["Properties"]["SSESpecification"]["SSEEnabled"] is True
+        assert table["Properties"]["DeletionProtectionEnabled"] == "TableDeletionProtection"
     assert RESOURCES["RecordStream"]["Properties"]["StreamEncryption"]["EncryptionType"] == "KMS"
     assert RESOURCES["DatabaseCluster"]["Properties"]["StorageEncrypted"] is True
 
@@ -317,8 +350,9 @@ def test_every_bucket_is_private_encrypted_and_speaks_tls_only() -> None:
 
 def test_every_function_has_a_log_group_that_forgets() -> None:
     groups = of_type("AWS::Logs::LogGroup")
-    named = {each["Properties"].get("LogGroupName") for each in groups.values()}
-    assert {f"/aws/lambda/${{{function}}}" for function in FUNCTIONS} <= named
+    for function, each in FUNCTIONS.items():
+        group = groups[each["Properties"]["LoggingConfig"]["LogGroup"]]["Properties"]
+        assert group["LogGroupName"] == f"/aws/lambda/${{AWS::StackName}}/{service(function)}"
     assert all(each["Properties"]["RetentionInDays"] == "LogRetentionDays" for each in groups.values())
 
 

@@ -84,8 +84,9 @@ SECRET = {
             "DatabaseTls": "disable",
             "DatabasePort": 1,
         },
+        SECRET | {"DatabaseHost": "127.0.0.1", "DatabaseTls": "disable"},
     ],
-    ids=["aurora", "iam", "iam in a VPC", "secret", "this machine"],
+    ids=["aurora", "iam", "iam in a VPC", "secret", "this machine", "a secret on this machine"],
 )
 def test_what_makes_sense_passes(given: dict[str, object]) -> None:
     assert refused(**given) == []
@@ -107,6 +108,15 @@ def test_what_makes_sense_passes(given: dict[str, object]) -> None:
         (
             SECRET | {"DatabaseResourceId": "db-A"},
             "DatabaseResourceId is used with DatabaseAuthentication=iam",
+        ),
+        (SECRET | {"DatabaseTls": "disable"}, "DatabaseAuthentication=secret needs DatabaseTls=verify-full"),
+        (
+            {"DatabaseHost": "db.example.com", "DatabaseAuthentication": "trust"},
+            "DatabaseAuthentication=trust asks for no password. It needs DatabaseHost=127.0.0.1",
+        ),
+        (
+            {"DatabaseHost": "10.0.0.7", "DatabaseAuthentication": "trust", "DatabaseTls": "disable"},
+            "DatabaseAuthentication=trust asks for no password. It needs DatabaseHost=127.0.0.1",
         ),
         ({"Database": "aurora", "DatabaseHost": "h"}, "DatabaseHost goes with Database=existing."),
         ({"Database": "aurora", "DatabasePort": 5433}, "DatabasePort goes with Database=existing."),

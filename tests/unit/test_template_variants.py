@@ -15,6 +15,9 @@ GIVEN: dict[str, dict[str, object]] = {
         "DatabaseResourceId": "db-A",
         "DatabaseInstanceIdentifier": "writer",
         "ConsumerConcurrency": 5,
+        "ProducerConcurrency": 5,
+        "KmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/1",
+        "UploadKmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/2",
     },
     "iam in a VPC": {
         "DatabaseHost": "db",
@@ -24,11 +27,16 @@ GIVEN: dict[str, dict[str, object]] = {
         "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:alarms",
     },
     "secret": {"DatabaseHost": "db", "DatabaseAuthentication": "secret", "DatabaseSecretArn": "arn"},
-    "this machine": {"DatabaseHost": "db", "DatabaseAuthentication": "trust", "DatabaseTls": "disable"},
+    "this machine": {
+        "DatabaseHost": "127.0.0.1",
+        "DatabaseAuthentication": "trust",
+        "DatabaseTls": "disable",
+    },
 }
 ATTRIBUTES = {
     "AWS::DynamoDB::Table": {"Arn", "StreamArn"},
     "AWS::EC2::SecurityGroup": {"GroupId"},
+    "AWS::IAM::Role": {"Arn"},
     "AWS::Kinesis::Stream": {"Arn"},
     "AWS::Logs::LogGroup": {"Arn"},
     "AWS::RDS::DBCluster": {"Endpoint.Address", "DBClusterResourceId"},
@@ -104,11 +112,11 @@ def test_the_functions_that_use_the_database_are_where_it_is() -> None:
 
 def test_what_the_functions_may_connect_to_is_one_database() -> None:
     def allowed(name: str) -> list[Any]:
-        policies = VARIANTS[name].resources["ConsumerFunction"]["Properties"]["Policies"]
+        policies = VARIANTS[name].resources["ConsumerFunctionRole"]["Properties"]["Policies"]
         return [
             statement["Resource"]
             for policy in policies
-            for statement in policy["Statement"]
+            for statement in policy["PolicyDocument"]["Statement"]
             if statement["Action"] in ("rds-db:connect", "secretsmanager:GetSecretValue")
         ]
 
