@@ -384,7 +384,7 @@ store:
         :: FAULT(late.is == NOTHING) ->
             late.is = COMMIT; late.shard = s; late.start = checkpoint[s]; late.mode[0] = MODE(0); late.mode[1] = MODE(1);
             goto not_stored
-        /* PostgresSink._insert_searching: no time to find out about one; the rest is committed */
+        /* PostgresSink._try: no time to find out about one; the rest is committed */
         :: FAULT(state[0] == CLAIMED && n == 1) -> state[0] = UNSETTLED
         :: FAULT(state[0] == CLAIMED && n == 2) ->
             commit(s, checkpoint[s], UNASKED, (TWICE -> UNASKED : MODE(1)));

@@ -159,9 +159,8 @@ def test_a_function_may_write_its_notes_and_nothing_else_of_the_ledger_by_that()
     for function in ("ConsumerFunction", "ChunksFunction"):
         [note] = [
             statement
-            for policy in resources[function]["Properties"]["Policies"]
-            if isinstance(policy, dict)
-            for statement in policy["Statement"]
+            for policy in resources[f"{function}Role"]["Properties"]["Policies"]
+            for statement in policy["PolicyDocument"]["Statement"]
             if "LedgerTable" in str(statement["Resource"])
             and "dynamodb:UpdateItem" in str(statement["Action"])
         ]
