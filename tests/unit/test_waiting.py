@@ -10,7 +10,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from common.waiting import BELIEVED, EVERY, REASON_CHARACTERS, WAITING, Note, Waiting
-from tests.unit.uploads_aws import Aws, moto_aws, template
+from tests.unit.cloudformation import Variant
+from tests.unit.uploads_aws import Aws, moto_aws
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -155,7 +156,7 @@ def test_without_a_ledger_nothing_is_noted(clock: Clock) -> None:
 
 
 def test_a_function_may_write_its_notes_and_nothing_else_of_the_ledger_by_that() -> None:
-    resources = template()["Resources"]
+    resources = Variant(DatabaseHost="db", DatabaseResourceId="db-A").resources
     for function in ("ConsumerFunction", "ChunksFunction"):
         [note] = [
             statement
