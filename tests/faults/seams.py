@@ -25,7 +25,6 @@ from aws_lambda_powertools.utilities.idempotency.persistence import base, datare
 
 import common.clients
 import consumer.handler
-import consumer.sink
 import postgres.database
 import producer.api
 import uploads.chunks
@@ -157,6 +156,7 @@ def _clocks(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, name, made)
 
     told(consumer.handler, "BulkIdempotency", clock=_now, sleep=_sleep, jitter=_half)
+    told(consumer.handler, "PostgresSink", monotonic=_now)
     told(producer.api, "Publisher", clock=_now, sleep=_sleep, random=_half)
     told(uploads.chunks, "Publisher", clock=_now, sleep=_sleep, random=_half)
     told(uploads.chunks, "ChunkWorker", now=_utc)
@@ -169,7 +169,6 @@ def _clocks(patch: pytest.MonkeyPatch) -> None:
         "BulkProcessor",
         lambda *given, **named: processor(*given, slice_records=current().world.slice_records, **named),
     )
-    patch.setattr(consumer.sink, "time", SimpleNamespace(monotonic=_now))
     # botocore draws its pauses; here each is the same.
     patch.setattr(
         botocore.endpoint, "time", SimpleNamespace(**vars(time) | {"sleep": lambda seconds: _sleep(0.1)})

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -25,13 +25,9 @@ from tests.faults.mutants import MUTANTS
 from tests.faults.replay import read, script
 
 SETTINGS = settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
     print_blob=False,
     max_examples=45,
     stateful_step_count=25,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 MOST_SHARDS = 6
 
