@@ -55,6 +55,8 @@ class Environment:
         self.connections: list[Connection] = []
         self.owners: set[str] = set()
         """Owners of claims that it has written."""
+        self.late_owners: set[str] = set()
+        """Of these: owners of claims that were written when it had given them up."""
         self._clients: dict[str, Any] = {}
         self._context: Context | None = None
         self._locked = False
@@ -114,6 +116,7 @@ class Environment:
             world.turns.pause(self, operation, port.touches)
         self._check_alive()
         world.clock.now += SECONDS_A_STEP
+        world.let_arrive()
         fault = world.plan.next(self.function, service, operation)
         if fault == "locked":
             self._locked = True
@@ -125,7 +128,7 @@ class Environment:
             case "crash before":
                 self._die()
             case "crash after":
-                port.perform()
+                port.happen()
                 self._die()
             case "slow":
                 world.clock.now += 5
@@ -135,11 +138,14 @@ class Environment:
                 deadline = self._context.deadline if self._context else world.clock.now
                 world.clock.now = max(world.clock.now, deadline - (3 if fault == "late" else 0))
                 self._check_alive()
-            case "lost":
-                port.perform()
+            case "lost" | "overdue":
+                if fault == "lost":
+                    port.happen()
+                else:
+                    world.postpone(self, port.happen)
                 world.clock.now += LOST_SECONDS
                 self._check_alive()
-                answer = port.lose()
+                answer = port.give_up()
             case "refuse":
                 answer = port.refuse()
             case _:

@@ -17,13 +17,21 @@ class Port:
         return None
 
     def perform(self) -> Any:
+        """It happens. Returns the answer, or raises what the client raises."""
         raise NotImplementedError
 
-    def lose(self) -> Any:
+    def happen(self) -> None:
+        """It happens, and nobody is answered."""
+        self.perform()
+
+    def give_up(self) -> Any:
+        """The client has waited for an answer in vain."""
         raise NotImplementedError
 
     def refuse(self) -> Any:
+        """There is no connection."""
         raise NotImplementedError
 
     def fail(self, fault: Kind) -> Any:
+        """It goes wrong in a way of its own."""
         raise NotImplementedError

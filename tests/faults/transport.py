@@ -104,7 +104,7 @@ class HttpCall(Port):
         with world.rules.asking(self._environment, self._operation):
             return table.send(self._request)
 
-    def lose(self) -> AWSResponse:
+    def give_up(self) -> AWSResponse:
         raise ReadTimeoutError(endpoint_url=self._request.url)
 
     def refuse(self) -> AWSResponse:
@@ -125,6 +125,10 @@ class HttpCall(Port):
             case "denied":
                 code = "AccessDenied" if self._service == "s3" else "AccessDeniedException"
                 return response(403 if self._service == "s3" else 400, {}, error_body(self._service, code))
+            case "reset" | "reset after":
+                if fault == "reset after":
+                    self.happen()
+                raise ConnectionClosedError(endpoint_url=self._request.url)
             case "garbage":
                 whole = self.perform()
                 if self._service == "s3":  # the body breaks off

@@ -154,6 +154,8 @@ class World:
         self._warm: dict[str, list[Environment]] = {}
         self._retired: list[Environment] = []
         self._stream = _Stream()
+        self._overdue: list[tuple[int, Callable[[], None]]] = []
+        """What happens when so many calls have been made."""
         self._ledger_queue = ShardQueue(LEDGER_SETTINGS, backoff=BACKOFF)
         self.sources: dict[str, Callable[[], bool]] = {
             "register": self._notify,
@@ -197,7 +199,8 @@ class World:
         try:
             answer = environment.invoke(HANDLERS[function], event, TIMEOUTS[function])
             if self.turns is None and function == "consumer":
-                self.rules.ended(environment.owners - owners, self.plan.steps[steps:])
+                own = environment.owners - owners - environment.late_owners
+                self.rules.ended(own, self.plan.steps[steps:])
             return Answered(answer)
         except Killed:
             return FunctionFailed({"errorType": "Runtime.ExitError"})
@@ -226,9 +229,30 @@ class World:
                 raise BlockedError(f"not drained after {PATIENCE} deliveries")
             if not self.deliver_something():
                 wake = self.next_wake()
-                if wake is None:
+                if wake is not None:
+                    self.clock.now = max(self.clock.now, wake)
+                elif not self.let_arrive(everything=True):
                     return
-                self.clock.now = max(self.clock.now, wake)
+
+    def postpone(self, environment: Environment, happen: Callable[[], None]) -> None:
+        """What the environment has asked for and given up happens later: one to seven calls from now."""
+        calls = len(self.plan.steps)
+
+        def arrive() -> None:
+            known = set(environment.owners)
+            happen()
+            environment.late_owners |= environment.owners - known
+
+        self._overdue.append((calls + 1 + calls * 5 % 7, arrive))
+
+    def let_arrive(self, *, everything: bool = False) -> bool:
+        """Let happen what is due of it, or all of it. Whether there was something."""
+        calls = len(self.plan.steps)
+        due = [each for each in self._overdue if everything or each[0] <= calls]
+        self._overdue = [each for each in self._overdue if each not in due]
+        for _, arrive in due:
+            arrive()
+        return bool(due)
 
     def deliver_something(self) -> bool:
         """One delivery of each source that has one due."""
