@@ -65,6 +65,8 @@ POSTGRES: dict[Kind, str] = {
 }
 RARE: dict[Kind, str] = {"restart": "the Postgres server is stopped and started"}
 """Takes a fifth of a second, so it is not tried at every step."""
+IN_VAIN: tuple[Kind, ...] = ("lost", "overdue")
+"""Of these: the client waits until it gives up."""
 BATCHED = {"BatchExecuteStatement", "BatchGetItem", "BatchWriteItem", "PutRecords", "SendMessageBatch"}
 
 

@@ -20,9 +20,9 @@ import pytest
 import common.claim_run
 import common.idempotency
 from tests.faults.account import Account, look
-from tests.faults.client_pool import ClientPool
 from tests.faults.events import Via, claim_key
-from tests.faults.faults import Kind, Plan
+from tests.faults.faults import IN_VAIN, Kind, Plan
+from tests.faults.links import IMPATIENT_SECONDS, PATIENT_SECONDS, Links, Way
 from tests.faults.postgres import TestDatabase
 from tests.faults.turns import at_random
 from tests.faults.twins import Twins
@@ -118,6 +118,22 @@ class History:
     """Records that the consumer claims, stores and completes together."""
     a_call: int = 25
     """Keys in one request to the idempotency table, at most."""
+    in_flight: int = 1
+    """Requests to the idempotency table at once, at most."""
+    order: int = 0
+    """A seed: which of those in flight is answered next."""
+    way: Way = "memory"
+    """How requests get to AWS."""
+
+    @property
+    def patience(self) -> float:
+        """How many seconds a client on sockets really waits: little where some answer does not come."""
+        return IMPATIENT_SECONDS if self.waits_in_vain else PATIENT_SECONDS
+
+    @property
+    def waits_in_vain(self) -> bool:
+        """Whether some answer does not come."""
+        return any(kind in IN_VAIN for _, _, kind in self.faults)
 
     def sending(self, *stream: Sent) -> History:
         """The same, with these records on the stream."""
@@ -129,20 +145,23 @@ class Harness:
 
     def __init__(self, database: TestDatabase) -> None:
         self.database = database
-        self.pool = ClientPool()
+        self.links = Links()
 
     @contextmanager
     def beginning(self, history: History) -> Iterator[World]:
         """The world of a history, in which nothing has happened yet."""
         self.database.reset()
         world = World(
-            self.pool,
+            self.links,
             self.database,
             Plan({(function, number): kind for function, number, kind in history.faults}),
             shards=history.shards,
             mapping=Mapping(history.batch_size, history.factor),
             skews=history.skews,
             slice_records=history.slice_records,
+            way=history.way,
+            patience=history.patience,
+            order=history.order,
         )
         with _settings(history):
             try:
@@ -248,6 +267,7 @@ class _Stage:
 def _settings(history: History) -> Iterator[None]:
     """The size of the requests to the idempotency table."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDEMPOTENCY_REQUESTS_IN_FLIGHT", str(history.in_flight))
         if history.a_call != common.claim_run.STATEMENTS_A_CALL:
             patch.setattr(common.claim_run, "STATEMENTS_A_CALL", history.a_call)
             patch.setattr(common.claim_run, "READS_A_CALL", history.a_call)

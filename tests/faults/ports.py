@@ -16,6 +16,9 @@ class Port:
         """What it looks at or changes. None: perhaps everything."""
         return None
 
+    def send(self) -> None:
+        """It is on its way. Whatever becomes of it comes later."""
+
     def perform(self) -> Any:
         """It happens. Returns the answer, or raises what the client raises."""
         raise NotImplementedError

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.faults.faults import AWS, EVERYWHERE, PARTS, POSTGRES, Kind
 from tests.faults.history import Act, File, History, Sent
+from tests.faults.links import Way
 
 _KINDS: list[Kind] = [*EVERYWHERE, *AWS, *PARTS, *POSTGRES]
 _FUNCTIONS = {"consumer": 40, "api": 4, "chunks": 20, "plan": 12, "register": 6}
@@ -33,15 +34,27 @@ _SERVER: dict[int, History] = {
 }
 """By the last two digits of the seed: what happens to the Postgres server. It takes a fifth of a second."""
 
+_WAYS: dict[int, Way] = {3: "crt", 7: "boto3"}
+"""By the seed modulo 8: how requests get to AWS. Elsewhere in memory, which takes half the time."""
+
 
 def history_of(seed: int) -> History:
     """The random history of this seed."""
-    history = draw(Random(seed))
+    history = _network(seed, draw(Random(seed)))
     if server := _SERVER.get(seed % 100):
         acts, faults = (*history.acts, *server.acts), (*history.faults, *server.faults)
         stream = history.stream or (Sent("a"), Sent("b"))
         history = replace(history, acts=acts, faults=faults, stream=stream)
     return history
+
+
+def _network(seed: int, history: History) -> History:
+    """Every fourth history goes over sockets. Each has a number of requests in flight, and an order for them."""
+    way: Way = _WAYS.get(seed % 8, "memory")
+    if history.waits_in_vain and any(act == "twins" for _, act, _ in history.acts):
+        way = "memory"  # while the one waits, really, the other's requests would not be answered
+    in_flight = Random(f"in flight {seed}").choice((1, 2, 4))
+    return replace(history, way=way, in_flight=in_flight, order=seed)
 
 
 def draw(random: Random) -> History:

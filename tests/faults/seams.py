@@ -30,9 +30,8 @@ import producer.api
 import uploads.chunks
 import uploads.plan
 import uploads.register
-from common.observability import logger, metrics
+from common.observability import logger
 from common.waiting import Waiting
-from oncestream.transport.boto3 import Boto3Transport
 from tests.faults.connection import Connection, current
 
 ENVIRONMENT = {
@@ -114,7 +113,6 @@ def installed(**variables: str) -> Iterator[pytest.MonkeyPatch]:
             yield patch
     finally:
         patch.undo()
-        metrics.clear_metrics()  # counted, and with metrics off never written
         logger.setLevel(level)
         for each, before in levels.items():
             each.setLevel(before)
@@ -138,10 +136,7 @@ def _clients(patch: pytest.MonkeyPatch) -> None:
 
         client.original = getattr(common.clients, service)  # type: ignore[attr-defined]
         patch.setattr(common.clients, service, client)
-    # AWS's C runtime has sockets of its own. One request at a time, so that a history has one order.
-    patch.setattr(
-        common.clients, "dynamodb_transport", lambda: Boto3Transport(current().client("dynamodb"), threads=1)
-    )
+    patch.setattr(common.clients, "dynamodb_transport", lambda: current().transport)
     # A client is used by many environments, one after the other; each would have had its own quota.
     patch.setattr(botocore.retries.quota.RetryQuota, "acquire", lambda self, amount: True)
 

@@ -17,6 +17,9 @@ LEAST = {
     "immediate": 2,
     "clocks apart": 100,
     "slices": 100,
+    "several in flight": 100,
+    "sockets, crt": 30,
+    "sockets, boto3": 30,
 }
 """How often each of these happens in all of them, at least. The histories are the same each time."""
 
@@ -29,5 +32,7 @@ def test_the_account_of_300_random_histories_closes_and_everything_happens_in_th
         assert account.wrong == [], script(history)
         met.update(account.met)
         met["clocks apart"] += any(history.skews)
+        met["several in flight"] += history.in_flight > 1
+        met[f"sockets, {history.way}"] += 1
         met["slices"] += history.slice_records < len(history.stream)
     assert {name: met[name] for name, least in LEAST.items() if met[name] < least} == {}

@@ -22,10 +22,10 @@ from local.streams.queue import ShardQueue
 from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, StreamRecord
 from local.streams.shards import Lineage
 from local.streams.shards import Shard as ListedShard
-from tests.faults.client_pool import ClientPool
 from tests.faults.environment import Environment
 from tests.faults.events import Via, post_event, s3_event, sqs_event, stream_record
 from tests.faults.faults import Killed, Plan
+from tests.faults.links import PATIENT_SECONDS, Links, Way
 from tests.faults.postgres import TestDatabase
 from tests.faults.rules import ClaimRules
 from tests.faults.services import Bucket, Kinesis, LedgerTable, Object, Queue
@@ -99,8 +99,8 @@ class World:
 
     Parameters
     ----------
-    pool
-        boto3 clients, shared with other worlds of the process.
+    links
+        Ways to AWS, shared with other worlds of the process.
     database
         The Postgres that the functions use.
     plan
@@ -110,11 +110,17 @@ class World:
         the first).
     slice_records
         How many records the consumer claims, stores and completes together.
+    way
+        How requests get to AWS.
+    patience
+        Over sockets: how many seconds a client really waits for an answer.
+    order
+        Of several requests in flight, which is answered first: a seed.
     """
 
     def __init__(
         self,
-        pool: ClientPool,
+        links: Links,
         database: TestDatabase,
         plan: Plan | None = None,
         *,
@@ -122,8 +128,14 @@ class World:
         mapping: Mapping | None = None,
         skews: tuple[float, ...] = (0.0,),
         slice_records: int = SLICE_RECORDS,
+        way: Way = "memory",
+        patience: float = PATIENT_SECONDS,
+        order: int = 0,
     ) -> None:
-        self.pool = pool
+        self.links = links
+        self.way = way
+        self.patience = patience
+        self.order = order
         self.database = database
         self.plan = plan or Plan()
         self.clock = Clock()
