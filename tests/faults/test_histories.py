@@ -12,11 +12,12 @@ from tests.faults.replay import script
 HISTORIES = 300
 LEAST = {
     **dict.fromkeys([*EVERYWHERE, *AWS, *PARTS, *POSTGRES], 10),
-    **dict.fromkeys(["jump", "sweep", "split", "merge", "terminate", "again", "twins", "cold"], 20),
+    **dict.fromkeys(["jump", "sweep", "split", "merge", "terminate", "again", "twins", "cold", "deploy"], 20),
     "restart": 5,
     "immediate": 2,
     "clocks apart": 100,
     "slices": 100,
+    "types of one's own": 100,
     "several in flight": 100,
     "sockets, crt": 30,
     "sockets, boto3": 30,
@@ -34,5 +35,6 @@ def test_the_account_of_300_random_histories_closes_and_everything_happens_in_th
         met["clocks apart"] += any(history.skews)
         met["several in flight"] += history.in_flight > 1
         met[f"sockets, {history.way}"] += 1
+        met["types of one's own"] += history.payload_type != "any"
         met["slices"] += history.slice_records < len(history.stream)
     assert {name: met[name] for name, least in LEAST.items() if met[name] < least} == {}

@@ -148,6 +148,8 @@ class World:
         self.violations: list[str] = []
         """Rules that were broken on the way, beside what the account shows at the end."""
         self.rules = ClaimRules(self.claims, self.clock, self.violations, clocks_agree=not any(skews))
+        self.told: set[str] = set()
+        """Records that the producer has rejected, as their callers wrote them."""
         self.parked = 0
         """Notifications that went to the queue of lost ones, and were sent again from there."""
         self.deliveries = 0
@@ -403,13 +405,17 @@ class World:
         found = self.bucket.objects[key]
         self.notifications.append(Notification(s3_event(key, found.etag, len(found.data)), self.clock.now))
 
-    def post(self, records: list[dict[str, Any]], via: Via = "direct") -> None:
-        """A caller of the producer, who sends again what failed, and any request without an answer."""
+    def post(self, records: list[str], via: Via = "direct") -> None:
+        """A caller of the producer, who sends again what failed, and any request without an answer.
+
+        What is rejected is ``told``.
+        """
         for _ in range(PATIENCE):
             answer = self._ask(post_event(records, via))
             if answer is not None:
                 if "error" in answer:
                     raise AssertionError(answer)
+                self.told.update(records[fault["index"]] for fault in answer["rejected"])
                 records = [records[fault["index"]] for fault in answer["failed"]]
                 if not records:
                     return
