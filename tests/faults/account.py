@@ -99,6 +99,11 @@ class _Tables:
         """The payload in it, as Postgres writes it."""
         return self._forms[rejection.payload]
 
+    def altered(self, name: str) -> bool:
+        """Whether its row says what nobody sent, or what is refused."""
+        possible = {self.form(each) for each in self.sent[name] if each.quality in {"good", "unfit"}}
+        return not possible.issuperset(self.rows[name][:1])
+
     def kept(self, name: str, sent: Sent) -> list[str]:
         """The kinds of the rejected records that are this one."""
         if sent.quality == "poison":
@@ -164,13 +169,14 @@ def _row(name: str, sent: list[Sent], tables: _Tables, account: Account) -> None
         account.duplicated.append(name)
     if not rows and any(each.quality == "good" and each.text not in tables.told for each in sent):
         account.lost.append(name)
-    possible = {tables.form(each) for each in sent if each.quality in {"good", "unfit"}}
-    if rows and rows[0] not in possible:
+    if tables.altered(name):
         account.altered.append(f"{name} became {rows[0]}")
 
 
 def _rejections(name: str, sent: Sent, tables: _Tables, account: Account) -> None:
     """What is no row is kept, once, and for a reason."""
+    if sent.quality == "good" and tables.altered(name):
+        return  # which is told
     kept = tables.kept(name, sent)
     is_row = sent.quality != "poison" and tables.form(sent) in tables.rows[name]
     if is_row:

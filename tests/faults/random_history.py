@@ -39,8 +39,8 @@ _SERVER: dict[int, History] = {
 
 _STYLES = ("plain", "spaced", "escaped", "digits")
 _QUALITIES_OF_LINES = [*["good"] * 8, "poison", "poison", "refused", "swallowed", "unfit"]
-_WAYS: dict[int, Way] = {3: "crt", 7: "boto3"}
-"""By the seed modulo 8: how requests get to AWS. Elsewhere in memory, which takes half the time."""
+_WAYS: dict[int, Way] = {1: "crt", 3: "boto3"}
+"""By the seed modulo 4: how requests get to AWS. Elsewhere in memory, which takes two fifths of the time."""
 
 
 def history_of(seed: int) -> History:
@@ -54,8 +54,8 @@ def history_of(seed: int) -> History:
 
 
 def _network(seed: int, history: History) -> History:
-    """Every fourth history goes over sockets. Each has a number of requests in flight, and an order for them."""
-    way: Way = _WAYS.get(seed % 8, "memory")
+    """Every other history goes over sockets. Each has a number of requests in flight, and an order for them."""
+    way: Way = _WAYS.get(seed % 4, "memory")
     if history.waits_in_vain and any(act == "twins" for _, act, _ in history.acts):
         way = "memory"  # while the one waits, really, the other's requests would not be answered
     in_flight = Random(f"in flight {seed}").choice((1, 2, 4))
