@@ -12,7 +12,8 @@ from tests.faults.replay import script
 HISTORIES = 300
 LEAST = {
     **dict.fromkeys([*EVERYWHERE, *AWS, *PARTS, *POSTGRES], 10),
-    **dict.fromkeys(["jump", "sweep", "split", "merge", "terminate", "again", "twins", "cold", "deploy"], 20),
+    **dict.fromkeys(["jump", "sweep", "split", "merge", "terminate", "again", "twins", "cold"], 20),
+    "deploy": 15,
     "restart": 5,
     "immediate": 2,
     "clocks apart": 100,

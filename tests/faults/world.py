@@ -254,7 +254,8 @@ class World:
 
         def arrive() -> None:
             known = set(environment.owners)
-            happen()
+            with self.rules.arriving_late():
+                happen()
             environment.late_owners |= environment.owners - known
 
         self._overdue.append((calls + 1 + calls * 5 % 7, arrive))
