@@ -113,8 +113,8 @@ def _complete_unsettled(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
         unsettled.update(stored.unsettled)
         return stored
 
-    def completing(self: BulkIdempotency, keys: Iterable[str]) -> frozenset[str]:
-        more = [*keys, *unsettled]
+    def completing(self: BulkIdempotency, keys: Iterable[tuple[str, str]]) -> frozenset[str]:
+        more = [*keys, *((key, "") for key in unsettled)]
         unsettled.clear()
         return complete(self, more)
 
