@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
 import common.record
-from common.model import Model, judge_of
-from common.payload import Payload
+from tables.model import Model, judge_of
+from tables.payload import Payload
 
 
 class _Named(Model):

@@ -129,7 +129,7 @@ def test_migrations_that_are_each_short_enough_do_not_outlast_the_invocation_tog
             self._cancelled.set()
             self.join()
 
-    monkeypatch.setattr("consumer.migrate.Timer", RingsAtTheFourth)
+    monkeypatch.setattr("postgres.migrate.Timer", RingsAtTheFourth)
     monkeypatch.setattr(
         "postgres.migrate.migrate",
         lambda opened, seconds: migrate(opened, tmp_path, seconds=seconds),
