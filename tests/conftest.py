@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 from pydantic import PrivateAttr
 
 from common.settings import DatabaseSettings
@@ -34,6 +35,12 @@ os.environ.update(
 )
 for _name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION"):
     os.environ.pop(_name, None)
+
+# The same examples each time, however busy the machine is.
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARE_THE_STACK = (

@@ -1,10 +1,11 @@
-"""Waiting for processes to end, also for those that are not our children."""
+"""Ending processes, and waiting for their end, also for those that are not our children."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import select
+import signal
 import time
 from collections.abc import Iterable, Iterator
 
@@ -26,6 +27,19 @@ def all_end(pids: Iterable[int], seconds: float = 30.0) -> Iterator[None]:
     finally:
         for descriptor in descriptors.values():
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def hearing_ctrl_c() -> Iterator[None]:
+    """Processes that the block starts hear SIGINT.
+
+    A shell without job control starts ``command &`` with SIGINT ignored, and whatever we start inherits that.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # exec makes the default of a handler
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _ended(descriptor: int, deadline: float) -> bool:

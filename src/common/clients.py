@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import IncompleteReadError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -28,10 +29,43 @@ def _config(**changes: Any) -> Config:
     return Config(**(settings | changes))
 
 
+def _make(service: Any, config: Config) -> Any:
+    client: Any = boto3.client(service, config=config)
+    client.meta.events.register("before-parse", _require_all_of_it)
+    return client
+
+
+def _require_all_of_it(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    """Refuse the answer of a connection that broke while it came.
+
+    botocore takes what has come for all of it (``enforce_content_length=False`` in its httpsession), and half of a JSON
+    document for an empty one: an item would not be there, or nothing have failed. A body that is streamed is checked
+    where it is read.
+
+    Raises
+    ------
+    IncompleteReadError
+        A part of it is missing. The request may have had its effect.
+    """
+    body, headers = response_dict["body"], response_dict["headers"]
+    if not isinstance(body, bytes):
+        return
+    length = headers.get("content-length")
+    if length is None:
+        # AWS says how long an answer is, or sends it in chunks: this is the head, without its end.
+        complete = bool(body) or "transfer-encoding" in headers
+    else:
+        complete = len(body) >= int(length) or operation_model.http["method"] == "HEAD"
+    if not complete:
+        expected: Any = length or "unknown, its head broke off"
+        raise IncompleteReadError(actual_bytes=len(body), expected_bytes=expected)
+
+
 @cache
 def dynamodb() -> DynamoDBClient:
     """A DynamoDB client. Its parameters are not validated: nobody's own code but ours builds them."""
-    return boto3.client("dynamodb", config=_config(parameter_validation=False))
+    client: DynamoDBClient = _make("dynamodb", _config(parameter_validation=False))
+    return client
 
 
 @cache
@@ -57,16 +91,19 @@ def kinesis() -> KinesisClient:
     Its parameters are not validated: 500 records that our own code has packed take a millisecond of it.
     """
     retries = {"mode": "standard", "total_max_attempts": 1}
-    return boto3.client("kinesis", config=_config(retries=retries, parameter_validation=False))
+    client: KinesisClient = _make("kinesis", _config(retries=retries, parameter_validation=False))
+    return client
 
 
 @cache
 def s3() -> S3Client:
     """An S3 client. Its retries cover requests, not bodies: who reads a body repeats the read."""
-    return boto3.client("s3", config=_config())
+    client: S3Client = _make("s3", _config())
+    return client
 
 
 @cache
 def sqs() -> SQSClient:
     """An SQS client."""
-    return boto3.client("sqs", config=_config())
+    client: SQSClient = _make("sqs", _config())
+    return client

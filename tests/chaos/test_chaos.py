@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from local.machine import REPOSITORY
-from tests.ended import all_end
+from tests.ended import all_end, hearing_ctrl_c
 
 RECORDS = 2_000
 SECONDS = 300
@@ -81,9 +81,11 @@ def test_the_page_shows_the_run(
 
 def test_an_interruption_leaves_nothing_running(server_directory: Path) -> None:
     command = _command(server_directory / "interrupted")
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as chaos:
+    with hearing_ctrl_c():
+        chaos = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+    with chaos:
         assert chaos.stderr is not None
         # After the reshard, the second wave is under way and things are being broken.
         assert any("resharded:" in line for line in chaos.stderr), "it ended before it was interrupted"

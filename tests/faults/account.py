@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from tests.faults.faults import Step
 
 if TYPE_CHECKING:
     from tests.faults.history import History, Sent
-    from tests.faults.postgres import TestDatabase
     from tests.faults.world import World
 
 
@@ -22,6 +23,8 @@ class Account:
 
     lost: list[str] = field(default_factory=list)
     duplicated: list[str] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
+    """Rows and rejected records that say something else than was sent."""
     wrongly_rejected: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     """Blocked, discarded, a broken rule about claims, an upload's own account that does not close."""
@@ -38,6 +41,7 @@ class Account:
         return [
             *(f"lost: {each}" for each in self.lost),
             *(f"duplicated: {each}" for each in self.duplicated),
+            *(f"altered: {each}" for each in self.altered),
             *(f"wrongly rejected: {each}" for each in self.wrongly_rejected),
             *self.others,
         ]
@@ -45,82 +49,147 @@ class Account:
 
 def look(history: History, world: World) -> Account:
     """Look at what has become of everything that was sent, when nothing is left to deliver."""
-    account = _settled(history, world.database)
+    account = _settled(history, world)
     account.others += _uploads(history, world)
     return account
 
 
 def wrong_so_far(history: History, world: World) -> list[str]:
     """What may not be, however much is still to be delivered."""
-    account = _settled(history, world.database)
+    account = _settled(history, world)
     account.lost.clear()
     return [*account.wrong, *world.violations]
 
 
-def _settled(history: History, database: TestDatabase) -> Account:
+class _Tables:
+    """What the tables hold, and what JSON texts are to Postgres."""
+
+    def __init__(self, history: History, world: World) -> None:
+        self.told = world.told
+        self.sent: defaultdict[str, list[Sent]] = defaultdict(list)
+        """By the name under which a row is found: what was sent."""
+        for name, sent in _everything(history):
+            if sent not in self.sent[name]:
+                self.sent[name].append(sent)
+        rows = world.database.run("SELECT id, payload::text, payload->>'m', upload_id FROM records")
+        self.rows: defaultdict[str, list[str]] = defaultdict(list)
+        """The payloads of rows, as Postgres writes them."""
+        for record_id, text, mark, upload in rows:
+            derived = upload is not None and record_id.startswith(f"{upload}:")
+            self.rows[f"line {mark}" if derived else record_id].append(text)
+        found = world.database.run(
+            "SELECT kind, raw, concat_ws(' ', upload_id, upload_chunk, upload_line) FROM rejected_records"
+        )
+        self.rejections = [_Rejection.of(*row) for row in found]
+        texts = {sent.payload for each in self.sent.values() for sent in each if sent.quality != "poison"}
+        texts |= {each.payload for each in self.rejections if each.payload}
+        ask = "SELECT json_agg(json_build_array(t, t::jsonb::text)) FROM json_array_elements_text(:texts ::json) AS t"
+        [[pairs]] = world.database.run(ask, texts=json.dumps(sorted(texts)))
+        self._forms = dict[str, str](pairs or ())
+
+    def form(self, sent: Sent) -> str:
+        """Its payload, as Postgres writes it."""
+        return self._forms[sent.payload]
+
+    def forms(self) -> set[str]:
+        """The payloads of all that was sent, as Postgres writes them."""
+        return {self.form(sent) for each in self.sent.values() for sent in each if sent.quality != "poison"}
+
+    def form_of(self, rejection: _Rejection) -> str:
+        """The payload in it, as Postgres writes it."""
+        return self._forms[rejection.payload]
+
+    def altered(self, name: str) -> bool:
+        """Whether its row says what nobody sent, or what is refused."""
+        possible = {self.form(each) for each in self.sent[name] if each.quality in {"good", "unfit"}}
+        return not possible.issuperset(self.rows[name][:1])
+
+    def kept(self, name: str, sent: Sent) -> list[str]:
+        """The kinds of the rejected records that are this one."""
+        if sent.quality == "poison":
+            return [each.kind for each in self.rejections if each.raw == sent.raw]
+        form = self.form(sent)
+        return [
+            each.kind
+            for each in self.rejections
+            if each.payload and self.form_of(each) == form and each.name in {None, sent.id}
+        ]
+
+
+@dataclass(frozen=True)
+class _Rejection:
+    """A row of rejected_records: its bytes, and what can be read of them."""
+
+    kind: str
+    raw: bytes
+    name: str | None
+    """The record's id. None: it is the line of a file as it stood there."""
+    payload: str
+    place: str
+    """The line of a file that it is, if it is one."""
+
+    @classmethod
+    def of(cls, kind: str, raw: bytes, place: str) -> _Rejection:
+        try:
+            fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        except msgspec.DecodeError:
+            return cls(kind, raw, None, "", place)
+        if "payload" not in fields:
+            return cls(kind, raw, None, raw.decode(), place)
+        record_id = msgspec.json.decode(fields["id"])
+        derived = place and record_id.startswith(f"{place.partition(' ')[0]}:")
+        return cls(kind, raw, None if derived else record_id, bytes(fields["payload"]).decode(), place)
+
+
+def _settled(history: History, world: World) -> Account:
     """What the tables say."""
     account = Account()
-    wanted: defaultdict[str, set[str]] = defaultdict(set)
-    for name, sent in _everything(history):
-        if sent.quality == "good":
-            wanted[name].add(_canonical(sent.payload))
-    rows = database.run("SELECT id, payload, upload_id FROM records")
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for record_id, payload, upload in rows:
-        derived = upload is not None and record_id.startswith(f"{upload}:")
-        name = f"line {payload.get('m')}" if derived else record_id
-        found[name].append(_content(payload))
-    for name, payloads in wanted.items():
-        if not found[name]:
-            account.lost.append(name)
-        elif len(found[name]) > 1:
-            account.duplicated.append(name)
-        elif found[name][0] not in payloads:
-            account.others.append(f"changed: {name} became {found[name][0]}")
-    account.others += [f"invented: {name}" for name in found.keys() - wanted.keys() if found[name]]
-    _rejections(history, wanted, account, database)
-    _conflicts(
-        history, {name: contents[0] for name, contents in found.items() if contents}, account, database
-    )
+    tables = _Tables(history, world)
+    for name, each in tables.sent.items():
+        _row(name, each, tables, account)
+        for sent in each:
+            _rejections(name, sent, tables, account)
+    account.others += [
+        f"invented: {name}" for name in tables.rows.keys() - tables.sent.keys() if tables.rows[name]
+    ]
+    forms = tables.forms()
+    poison = {sent.raw for each in tables.sent.values() for sent in each if sent.quality == "poison"}
+    for rejection, times in Counter(tables.rejections).items():
+        if times > 1:
+            account.duplicated.append(f"rejection of {rejection.raw!r}")
+        if rejection.raw not in poison and not (rejection.payload and tables.form_of(rejection) in forms):
+            account.altered.append(f"kept {rejection.raw!r}, which nobody sent")
     return account
 
 
-def _conflicts(history: History, stored: Mapping[str, str], account: Account, database: TestDatabase) -> None:
-    """What was sent under the id of a row and says something else is kept, and nothing else is called a conflict."""
-    kept: set[tuple[str, str]] = set()
-    for raw, kind in database.run("SELECT raw, kind FROM rejected_records WHERE record_id IS NOT NULL"):
-        message = json.loads(raw)
-        name, content = message["id"], _content(message["payload"])
-        kept.add((name, content))
-        if kind == "conflict" and stored.get(name, content) == content:
-            account.others.append(f"no conflict: {name} says what the row says, or there is none")
-    for name, sent in _everything(history):
-        if sent.quality == "poison" or name not in stored:
-            continue
-        content = _content(sent.payload)
-        if content != stored[name] and (name, content) not in kept:
-            account.lost.append(f"conflict of {name}: {content}")
+def _row(name: str, sent: list[Sent], tables: _Tables, account: Account) -> None:
+    """A record that can be a row is one row, and says what was sent."""
+    rows = tables.rows[name]
+    if len(rows) > 1:
+        account.duplicated.append(name)
+    if not rows and any(each.quality == "good" and each.text not in tables.told for each in sent):
+        account.lost.append(name)
+    if tables.altered(name):
+        account.altered.append(f"{name} became {rows[0]}")
 
 
-def _rejections(
-    history: History, wanted: Mapping[str, set[str]], account: Account, database: TestDatabase
-) -> None:
-    bad: set[bytes] = set()
-    rejected = Counter(
-        row[0] for row in database.run("SELECT raw FROM rejected_records WHERE kind = 'rejected'")
-    )
-    for name, sent in _everything(history):
-        if sent.quality in {"poison", "swallowed"} or (sent.quality == "refused" and name not in wanted):
-            bad.add(sent.raw if not name.startswith("line ") else sent.in_a_file)
-    known = Counter(_identity(raw) for raw in rejected.elements())
-    for raw in bad:
-        if not known[_identity(raw)]:
-            account.lost.append(f"rejection of {raw!r}")
-        elif known[_identity(raw)] > 1:
-            account.duplicated.append(f"rejection of {raw!r}")
-    for raw in rejected:
-        if not any(word in raw for word in (b"poison", b"refuse", b"swallow")):
-            account.wrongly_rejected.append(repr(raw))
+def _rejections(name: str, sent: Sent, tables: _Tables, account: Account) -> None:
+    """What is no row is kept, once, and for a reason."""
+    if sent.quality == "good" and tables.altered(name):
+        return  # which is told
+    kept = tables.kept(name, sent)
+    is_row = sent.quality != "poison" and tables.form(sent) in tables.rows[name]
+    if is_row:
+        if kept:
+            account.wrongly_rejected.append(f"{name} is a row, and kept as {kept[0]}: {sent.raw!r}")
+    elif sent.text in tables.told:
+        pass
+    elif not kept:
+        account.lost.append(
+            f"rejection of {sent.raw!r}" if sent.quality != "good" else f"{sent.raw!r}, not kept"
+        )
+    elif sent.quality == "good" and set(kept) != {"conflict"}:
+        account.wrongly_rejected.append(repr(sent.raw))
 
 
 def _uploads(history: History, world: World) -> Iterator[str]:
@@ -161,27 +230,5 @@ def _everything(history: History) -> Iterator[tuple[str, Sent]]:
     for sent in history.stream:
         yield sent.id, sent
     for file in history.files:
-        for sent in file.lines:
+        for sent in file.sent:
             yield (sent.id if file.named and sent.quality != "poison" else f"line {sent.mark}"), sent
-
-
-def _identity(raw: bytes) -> str:
-    """The same for the same bad record, whichever way it came."""
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        return raw.decode()
-    return _canonical(value.get("payload", value))
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _content(payload: Mapping[str, Any]) -> str:
-    return _canonical({key: _number(value) for key, value in payload.items()})
-
-
-def _number(value: Any) -> Any:
-    # A CSV file has nothing but text.
-    return int(value) if isinstance(value, str) and value.isdigit() else value

@@ -127,7 +127,7 @@ class _Query(Port):
     def perform(self) -> Any:
         return self._call()
 
-    def lose(self) -> Any:
+    def give_up(self) -> Any:
         self._connection.break_off()
         raise InterfaceError("network error") from TimeoutError("timed out")
 

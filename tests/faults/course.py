@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from tests.faults import types
 from tests.faults.account import look, wrong_so_far
 from tests.faults.faults import Armed, Kind
 from tests.faults.history import File, Harness, History, Sent
@@ -91,7 +92,7 @@ class Player:
         """A caller of the producer, until all of it is taken."""
         self.history = replace(self.history, posts=(*self.history.posts, records))
         with self._armed("api", fault):
-            self.world.post([each.value for each in records], self.history.via)
+            self.world.post([each.text for each in records], self.history.via)
 
     def put(self, sent: Sent) -> None:
         """A foreign producer puts a message on the stream."""
@@ -158,6 +159,10 @@ class Player:
     def skew(self, function: str, seconds: int) -> None:
         """The clock of an environment of the function is put forward, or back."""
         self.world.skew(function, seconds)
+
+    def deploy(self, payload_type: str) -> None:
+        """Payloads have another type from now on."""
+        types.deploy(payload_type)
 
     def terminate(self) -> None:
         """Postgres ends its sessions."""

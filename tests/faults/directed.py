@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tests.faults.history import History, Sent
+from tests.faults.history import File, History, Sent
 from tests.faults.scenarios import with_fault
+from tests.faults.services import Object
+from uploads.upload import upload_id
 
 _ONE = (Sent("a"),)
 _CRASH_AFTER_COMMIT = History(stream=_ONE, faults=(("consumer", "COMMIT", "crash after"),))
@@ -20,6 +22,9 @@ _SECOND_SLICE_FAILS = History(
     slice_records=2,
     faults=(("consumer", "COMMIT 2", "refuse"),),
 )
+_DIGITS = (Sent("a", 1, written="digits"),)
+_FILE = File("a.ndjson", (Sent("first", 1),))
+_ID_OF_ITS_LINE = f"{upload_id('uploads', _FILE.key, Object(_FILE.data, {}).quoted_etag)}:0"
 
 DIRECTED: dict[str, History] = {
     "ON CONFLICT dropped": _CRASH_AFTER_COMMIT,
@@ -41,5 +46,9 @@ DIRECTED: dict[str, History] = {
     "answers of PutRecords out of order": with_fault("api", "PutRecords", "part"),
     "a lost answer of PutRecords taken for success": with_fault("api", "PutRecords", "refuse"),
     "a chunk counted though entries failed": with_fault("chunks", "GetObject", "late"),
+    "the producer writes payloads anew": History(posts=(_DIGITS,), via="http"),
+    "what the type makes of a payload is stored": History(stream=_DIGITS, payload_type="aliased"),
+    "the type is applied twice": History(stream=_DIGITS, payload_type="cents"),
+    "ids of lines are not reserved": History(posts=((Sent(_ID_OF_ITS_LINE),),), files=(_FILE,)),
     "planned before the jobs are sent": with_fault("plan", "SendMessageBatch", "crash before"),
 }

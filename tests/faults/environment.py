@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from random import Random
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from common.observability import metrics
 from tests.faults.connection import Connection, here
-from tests.faults.faults import Killed
+from tests.faults.faults import Killed, Kind
+from tests.faults.in_flight import InFlight
 from tests.faults.ports import Port
-from tests.faults.transport import Transport
 
 if TYPE_CHECKING:
     from tests.faults.world import World
@@ -55,7 +57,11 @@ class Environment:
         self.connections: list[Connection] = []
         self.owners: set[str] = set()
         """Owners of claims that it has written."""
-        self._clients: dict[str, Any] = {}
+        self.late_owners: set[str] = set()
+        """Of these: owners of claims that were written when it had given them up."""
+        self.link = world.links.to_aws(self, world.way, world.patience)
+        self.transport = InFlight(self, Random(f"{world.order} {function} {len(list(world.environments()))}"))
+        """Where the consumer sends its claims."""
         self._context: Context | None = None
         self._locked = False
 
@@ -68,10 +74,7 @@ class Environment:
 
     def client(self, service: str) -> Any:
         """A boto3 client whose requests end in this world."""
-        if service not in self._clients:
-            client = self._clients[service] = self.world.pool.take(service)
-            client._endpoint.http_session = Transport(self, service)
-        return self._clients[service]
+        return self.link.client(service)
 
     def invoke(self, handler: Callable[..., Any], event: Any, seconds: float) -> Any:
         """Run the handler. Raises what it raises, or Killed."""
@@ -85,6 +88,7 @@ class Environment:
             raise
         finally:
             here.environment, self.busy = previous, False
+            metrics.clear_metrics()  # with metrics off nobody writes them, and the 100th of a kind fails
         if self.dead:  # somebody caught what may not be caught
             raise AssertionError("the handler went on after its process was killed")
         return json.loads(json.dumps(answer))
@@ -92,6 +96,8 @@ class Environment:
     def kill(self) -> None:
         """End the process: its connections break, what it kept is gone."""
         self.dead = True
+        self.transport.break_off()
+        self.link.break_off()
         for connection in self.connections:
             connection.break_off()
             if self.world.turns and connection.pid:
@@ -103,29 +109,46 @@ class Environment:
         self.kill()
         for connection in self.connections:
             connection.discard()
-        for service, client in self._clients.items():
-            self.world.pool.give(service, client)
-        self._clients.clear()
+        self.link.close()
 
     def step(self, service: str, operation: str, port: Port, *, alone: bool = False) -> Any:
         """One I/O call, with the fault that is planned for it. ``alone``: nobody else can see it."""
+        if not alone:
+            self._take_turns(operation, port)
+        return self._carry_out(self.announce(service, operation), port)
+
+    def announce(self, service: str, operation: str) -> Kind | None:
+        """An I/O call is about to be made. Returns the fault that is planned for it."""
         world = self.world
-        if world.turns and not alone:
-            world.turns.pause(self, operation, port.touches)
         self._check_alive()
         world.clock.now += SECONDS_A_STEP
+        world.let_arrive()
         fault = world.plan.next(self.function, service, operation)
+        if fault == "crash before":
+            self._die()
         if fault == "locked":
             self._locked = True
         elif fault is None and self._locked and operation == "INSERT records":
             fault = "locked"
+        return fault
+
+    def carry_out(self, operation: str, fault: Kind | None, port: Port) -> Any:
+        """What is under way happens now."""
+        self._take_turns(operation, port)
+        self._check_alive()
+        return self._carry_out(fault, port)
+
+    def _take_turns(self, operation: str, port: Port) -> None:
+        if self.world.turns:
+            self.world.turns.pause(self, operation, port.touches)
+
+    def _carry_out(self, fault: Kind | None, port: Port) -> Any:
+        world = self.world
         match fault:
             case None:
                 answer = port.perform()
-            case "crash before":
-                self._die()
             case "crash after":
-                port.perform()
+                port.happen()
                 self._die()
             case "slow":
                 world.clock.now += 5
@@ -135,11 +158,14 @@ class Environment:
                 deadline = self._context.deadline if self._context else world.clock.now
                 world.clock.now = max(world.clock.now, deadline - (3 if fault == "late" else 0))
                 self._check_alive()
-            case "lost":
-                port.perform()
+            case "lost" | "overdue":
+                if fault == "lost":
+                    port.happen()
+                else:
+                    world.postpone(self, port.happen)
                 world.clock.now += LOST_SECONDS
                 self._check_alive()
-                answer = port.lose()
+                answer = port.give_up()
             case "refuse":
                 answer = port.refuse()
             case _:

@@ -19,6 +19,9 @@ type Kind = Literal[
     "throttle",
     "denied",
     "garbage",
+    "reset",
+    "reset after",
+    "overdue",
     "part",
     "part after",
     "crash before",
@@ -47,6 +50,9 @@ AWS: dict[Kind, str] = {
     "throttle": "the whole request is throttled",
     "denied": "access denied, as after a broken deployment",
     "garbage": "it happened, and the answer is cut off",
+    "reset": "the connection breaks after the request is sent, nothing happened",
+    "reset after": "it happened, and the connection breaks before the answer",
+    "overdue": "the client waits in vain and gives up, and then it happens, some calls later",
 }
 PARTS: dict[Kind, str] = {
     "part": "the first, third, ... item of the request is throttled",
@@ -59,6 +65,8 @@ POSTGRES: dict[Kind, str] = {
 }
 RARE: dict[Kind, str] = {"restart": "the Postgres server is stopped and started"}
 """Takes a fifth of a second, so it is not tried at every step."""
+IN_VAIN: tuple[Kind, ...] = ("lost", "overdue")
+"""Of these: the client waits until it gives up."""
 BATCHED = {"BatchExecuteStatement", "BatchGetItem", "BatchWriteItem", "PutRecords", "SendMessageBatch"}
 
 

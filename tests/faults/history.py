@@ -8,7 +8,6 @@ A history is plain data, and its ``repr`` is the script that replays it::
 from __future__ import annotations
 
 import gzip
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,22 +18,43 @@ import pytest
 
 import common.claim_run
 import common.idempotency
+import common.record
+from tests.faults import types
 from tests.faults.account import Account, look
-from tests.faults.client_pool import ClientPool
 from tests.faults.events import Via, claim_key
-from tests.faults.faults import Kind, Plan
+from tests.faults.faults import IN_VAIN, Kind, Plan
+from tests.faults.links import IMPATIENT_SECONDS, PATIENT_SECONDS, Links, Way
 from tests.faults.postgres import TestDatabase
 from tests.faults.turns import at_random
 from tests.faults.twins import Twins
 from tests.faults.world import BlockedError, Mapping, World
 
 type Act = Literal[
-    "jump", "sweep", "split", "merge", "terminate", "restart", "immediate", "again", "twins", "cold"
+    "jump", "sweep", "split", "merge", "terminate", "restart", "immediate", "again", "twins", "cold", "deploy"
 ]
 """What happens at a delivery: time passes (the argument: seconds); TTL deletes; a shard is split, or two are
 merged; Postgres ends its sessions; the server is stopped, or crashes ("immediate"), and is back so many
 deliveries later; the poller loses its checkpoint; the batch is delivered to two environments at once (the
-argument: a seed for who goes first); Lambda takes the warm environments away."""
+argument: a seed for who goes first); Lambda takes the warm environments away; payloads have another type from
+now on (the argument: its place in ``types.TYPES``)."""
+
+
+_WRITTEN = {
+    "plain": '{{"m": {mark}, "of": "{id}"{more}}}',
+    "digits": '{{"m": {mark}, "of": "{id}", "n": {number}{more}}}',
+    "spaced": '{{ "of" :"{id}",\t"m":{mark}  {more} }}',
+    "csv": '{{"m": "{mark}", "of": "{id}"{more}}}',
+    "escaped": '{{"m": {mark}, "of": "{id}", "t": "\\u00e9\\ud83d\\ude00 é\\/\\n"{more}}}',
+}
+_NUMBERS = (
+    "1.50",
+    "12345678901234567.8900",
+    "1e-400",
+    "9007199254740993.0",
+    "0.1234567890123456789",
+    "-1E+300",
+)
+"""No double holds the most of them."""
 
 
 @dataclass(frozen=True)
@@ -43,32 +63,38 @@ class Sent:
 
     id: str
     mark: int = 0
-    quality: Literal["good", "refused", "swallowed", "poison"] = "good"
-    """refused: by a constraint of the table; swallowed: by a trigger, without a word; poison: no record at all."""
+    quality: Literal["good", "refused", "swallowed", "unfit", "poison"] = "good"
+    """refused: by a constraint of the table; swallowed: a trigger of the table takes it and says nothing; unfit: the
+    strict ones of the payload's types refuse it; poison: no record at all."""
     line: int = 0
     """Not 0: it is this line of an upload that others have put on the stream."""
+    written: Literal["plain", "digits", "spaced", "escaped", "csv"] = "plain"
+    """How its sender writes its JSON."""
 
     @property
-    def payload(self) -> dict[str, Any]:
-        said = {"refused": {"refuse": True}, "swallowed": {"swallow": True}}.get(self.quality, {})
-        return {"m": self.mark, "of": self.id} | said
+    def payload(self) -> str:
+        """The payload, as its sender writes it."""
+        more = "" if self.quality == "good" else f', "{self.quality}": true'
+        number = _NUMBERS[(self.mark + len(self.id)) % len(_NUMBERS)]
+        return _WRITTEN[self.written].format(mark=self.mark, id=self.id, number=number, more=more)
 
     @property
-    def value(self) -> dict[str, Any]:
-        value = {"id": self.id, "partition_key": self.id, "payload": self.payload}
-        return value | ({"upload": {"id": "elsewhere", "chunk": 0, "line": self.line}} if self.line else {})
+    def text(self) -> str:
+        """The record, as its sender writes it."""
+        upload = f', "upload": {{"id": "elsewhere", "chunk": 0, "line": {self.line}}}' if self.line else ""
+        return f'{{"id": "{self.id}", "partition_key": "{self.id}", "payload": {self.payload}{upload}}}'
 
     @property
     def raw(self) -> bytes:
         """As a foreign producer puts it on the stream."""
         if self.quality == "poison":
             return f"poison {self.id} {self.mark}".encode()
-        return json.dumps(self.value, separators=(",", ":")).encode()
+        return self.text.encode()
 
     @property
     def in_a_file(self) -> bytes:
         """As a line of a file."""
-        return self.raw if self.quality == "poison" else json.dumps(self.payload).encode()
+        return self.raw if self.quality == "poison" else self.payload.encode()
 
 
 @dataclass(frozen=True)
@@ -79,6 +105,13 @@ class File:
     lines: tuple[Sent, ...]
     named: bool = False
     notified: int = 1
+
+    @property
+    def sent(self) -> tuple[Sent, ...]:
+        """The lines. A CSV file has nothing but text."""
+        if ".csv" not in self.key:
+            return self.lines
+        return tuple(replace(each, written="csv") for each in self.lines)
 
     @property
     def data(self) -> bytes:
@@ -112,12 +145,30 @@ class History:
     batch_size: int = 100
     factor: int = 1
     skews: tuple[float, ...] = (0.0,)
+    payload_type: str = "any"
+    """The type of payloads at the beginning (``types``)."""
     via: Via = "direct"
     """How the posts are sent."""
     slice_records: int = 1_000
     """Records that the consumer claims, stores and completes together."""
     a_call: int = 25
     """Keys in one request to the idempotency table, at most."""
+    in_flight: int = 1
+    """Requests to the idempotency table at once, at most."""
+    order: int = 0
+    """A seed: which of those in flight is answered next."""
+    way: Way = "memory"
+    """How requests get to AWS."""
+
+    @property
+    def patience(self) -> float:
+        """How many seconds a client on sockets really waits: little where some answer does not come."""
+        return IMPATIENT_SECONDS if self.waits_in_vain else PATIENT_SECONDS
+
+    @property
+    def waits_in_vain(self) -> bool:
+        """Whether some answer does not come."""
+        return any(kind in IN_VAIN for _, _, kind in self.faults)
 
     def sending(self, *stream: Sent) -> History:
         """The same, with these records on the stream."""
@@ -129,20 +180,23 @@ class Harness:
 
     def __init__(self, database: TestDatabase) -> None:
         self.database = database
-        self.pool = ClientPool()
+        self.links = Links()
 
     @contextmanager
     def beginning(self, history: History) -> Iterator[World]:
         """The world of a history, in which nothing has happened yet."""
         self.database.reset()
         world = World(
-            self.pool,
+            self.links,
             self.database,
             Plan({(function, number): kind for function, number, kind in history.faults}),
             shards=history.shards,
             mapping=Mapping(history.batch_size, history.factor),
             skews=history.skews,
             slice_records=history.slice_records,
+            way=history.way,
+            patience=history.patience,
+            order=history.order,
         )
         with _settings(history):
             try:
@@ -180,7 +234,7 @@ class Harness:
         stage = _Stage(history, world, met)
         self.begin(history, world)
         for post in history.posts:
-            world.post([sent.value for sent in post], history.via)
+            world.post([sent.text for sent in post], history.via)
             world.deliver_something()
         world.drain()
         stage.come_back()
@@ -237,6 +291,8 @@ class _Stage:
                 self._back = number + argument
                 if not argument:
                     self.come_back()
+            case "deploy":
+                types.deploy(list(types.TYPES)[argument])
             case "cold":
                 world.cool_down("consumer")
             case "twins":
@@ -246,8 +302,13 @@ class _Stage:
 
 @contextmanager
 def _settings(history: History) -> Iterator[None]:
-    """The size of the requests to the idempotency table."""
+    """The requests to the idempotency table, and the payload's type."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IDEMPOTENCY_REQUESTS_IN_FLIGHT", str(history.in_flight))
+        patch.setattr(
+            common.record, "judge", common.record.judge
+        )  # put back at the end, whatever is deployed
+        types.deploy(history.payload_type)
         if history.a_call != common.claim_run.STATEMENTS_A_CALL:
             patch.setattr(common.claim_run, "STATEMENTS_A_CALL", history.a_call)
             patch.setattr(common.claim_run, "READS_A_CALL", history.a_call)

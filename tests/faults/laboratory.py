@@ -25,7 +25,11 @@ def on(server: Postgres, name: str) -> Iterator[Harness]:
     settings = {"CHUNK_BYTES": str(CHUNK_BYTES), "IDEMPOTENCY_EXPIRY_SECONDS": str(EXPIRY_SECONDS)}
     try:
         with installed(**database.variables, **settings):
-            yield Harness(database)
+            harness = Harness(database)
+            try:
+                yield harness
+            finally:
+                harness.links.close()
     finally:
         database.close()
 

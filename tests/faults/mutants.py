@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,17 +11,22 @@ from typing import Any
 import msgspec
 import pytest
 
+import common.record
 import consumer.handler
 import consumer.sink
 import consumer.verdicts
+import producer.entry
 import producer.packing
 import producer.publish
 from common.claim_items import Layout
+from common.errors import PermanentError
 from common.idempotency import BulkIdempotency, Claims
+from common.record import Record, check_payload
 from consumer.compare import Compared
 from consumer.decode import Arrived, Rejection, reject
 from consumer.processor import Outcome, _Batch
 from consumer.sink import PostgresSink
+from tests.faults import types
 from tests.faults.postgres import TestDatabase
 from uploads.plan import Planner
 
@@ -107,8 +113,8 @@ def _complete_unsettled(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
         unsettled.update(stored.unsettled)
         return stored
 
-    def completing(self: BulkIdempotency, keys: Iterable[str]) -> frozenset[str]:
-        more = [*keys, *unsettled]
+    def completing(self: BulkIdempotency, keys: Iterable[tuple[str, str]]) -> frozenset[str]:
+        more = [*keys, *((key, "") for key in unsettled)]
         unsettled.clear()
         return complete(self, more)
 
@@ -185,6 +191,51 @@ def _sequence_ids(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
         return arrived._replace(record=other)
 
     patch.setattr(consumer.handler, "decode", decode)
+
+
+def _producer_rewrites(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    original = producer.entry.Entry.of
+
+    def of(record: Record) -> producer.entry.Entry:
+        written_anew = json.dumps(json.loads(record.payload_json))
+        return original(msgspec.structs.replace(record, payload_json=written_anew))
+
+    patch.setattr(producer.entry.Entry, "of", of)
+
+
+def _model_stored(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    """The consumer stores what the type makes of a payload."""
+    original = consumer.handler.decode
+
+    def decode(record: Any) -> Arrived | Rejection:
+        arrived = original(record)
+        if isinstance(arrived, Rejection):
+            return arrived
+        made = types.made_of(arrived.record.payload_json)
+        return arrived._replace(record=msgspec.structs.replace(arrived.record, payload_json=made))
+
+    patch.setattr(consumer.handler, "decode", decode)
+
+
+def _model_applied_twice(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    """What the type has made of a payload is put to it again."""
+    original = consumer.handler.decode
+
+    def decode(record: Any) -> Arrived | Rejection:
+        arrived = original(record)
+        if isinstance(arrived, Rejection):
+            return arrived
+        try:
+            check_payload(types.made_of(arrived.record.payload_json))
+        except PermanentError as error:
+            return reject(arrived, str(error))
+        return arrived
+
+    patch.setattr(consumer.handler, "decode", decode)
+
+
+def _places_not_reserved(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
+    patch.setattr(common.record, "is_positional", lambda record_id: False)
 
 
 def _never_released(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
@@ -395,5 +446,20 @@ MUTANTS = (
         "a crash between the two",
         _planned_before_sent,
         "plan",
+    ),
+    Mutant("the producer writes payloads anew", "numbers that no double holds", _producer_rewrites, "api"),
+    Mutant(
+        "what the type makes of a payload is stored", "fields with another name in the type", _model_stored
+    ),
+    Mutant(
+        "the type is applied twice",
+        "a validator that does not take what it has returned",
+        _model_applied_twice,
+    ),
+    Mutant(
+        "ids of lines are not reserved",
+        "a caller who gives the id of a line of a file that comes later",
+        _places_not_reserved,
+        "api",
     ),
 )

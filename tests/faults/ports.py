@@ -16,14 +16,25 @@ class Port:
         """What it looks at or changes. None: perhaps everything."""
         return None
 
+    def send(self) -> None:
+        """It is on its way. Whatever becomes of it comes later."""
+
     def perform(self) -> Any:
+        """It happens. Returns the answer, or raises what the client raises."""
         raise NotImplementedError
 
-    def lose(self) -> Any:
+    def happen(self) -> None:
+        """It happens, and nobody is answered."""
+        self.perform()
+
+    def give_up(self) -> Any:
+        """The client has waited for an answer in vain."""
         raise NotImplementedError
 
     def refuse(self) -> Any:
+        """There is no connection."""
         raise NotImplementedError
 
     def fail(self, fault: Kind) -> Any:
+        """It goes wrong in a way of its own."""
         raise NotImplementedError

@@ -10,12 +10,19 @@ from postgres.migrate import migrate
 
 TABLES = ("records", "rejected_records", "repeated_records")
 
+_TASTE = """
+ALTER TABLE records ADD CONSTRAINT taste CHECK (NOT payload ? 'refused');
+CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER swallow BEFORE INSERT ON records
+    FOR EACH ROW WHEN (NEW.payload ? 'swallowed') EXECUTE FUNCTION swallow()
+"""
+
 
 class TestDatabase:
     """A database of its own on ``server``, with the product's tables.
 
-    A constraint stands for what a user's own table may refuse: payloads with a field ``refuse``. A trigger returns NULL
-    for payloads with a field ``swallow``.
+    A constraint and a trigger stand for a user's own table: it refuses payloads with a field ``refused``, and those
+    with a field ``swallowed`` vanish without a word.
     """
 
     __test__ = False
@@ -27,12 +34,7 @@ class TestDatabase:
         server.create_database(name)
         self._connection = server.connect(name)
         migrate(self._connection)
-        self._connection.run("ALTER TABLE records ADD CONSTRAINT taste CHECK (NOT payload ? 'refuse')")
-        self._connection.run(
-            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
-            "CREATE TRIGGER swallow BEFORE INSERT ON records FOR EACH ROW"
-            " WHEN (NEW.payload ? 'swallow') EXECUTE FUNCTION swallow()"
-        )
+        self._connection.run(_TASTE)
 
     @property
     def variables(self) -> dict[str, str]:

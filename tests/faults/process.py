@@ -19,9 +19,10 @@ from typing import Any, Literal
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from local.streams.records import Answered, FunctionFailed
-from tests.faults.client_pool import ClientPool
+from oncestream.transport.boto3 import Boto3Transport
 from tests.faults.environment import Environment
 from tests.faults.faults import names_of
+from tests.faults.links import Links
 from tests.faults.ports import Port
 from tests.faults.seams import installed
 from tests.faults.transport import HttpCall, Transport, operation_of, response
@@ -82,7 +83,11 @@ def _serve(pipe: Pipe, variables: dict[str, str], function: str, event: Any, now
     with installed(**variables):
         world: Any = SimpleNamespace(
             clock=Clock(now),
-            pool=ClientPool(),
+            links=Links(),
+            way="memory",
+            patience=0.0,
+            order=0,
+            environments=lambda: (),
             turns=None,
             slice_records=1_000,
             rules=SimpleNamespace(storing=lambda environment, ids: None),
@@ -97,6 +102,7 @@ class _Remote(Environment):
     def __init__(self, world: World, function: str, pipe: Pipe) -> None:
         super().__init__(world, function)
         self.pipe = pipe
+        self.transport = Boto3Transport(self.client("dynamodb"), threads=1)  # type: ignore[assignment]
 
     def client(self, service: str) -> Any:
         client = super().client(service)

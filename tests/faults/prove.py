@@ -71,7 +71,16 @@ def main() -> int:
                 console.print(failure, markup=False, soft_wrap=True)
     for worker in workers:
         worker.join()
-    names = ("histories", "steps", "steps_broken", "lost", "duplicated", "wrongly_rejected", "other_failures")
+    names = (
+        "histories",
+        "steps",
+        "steps_broken",
+        "lost",
+        "duplicated",
+        "altered",
+        "wrongly_rejected",
+        "other_failures",
+    )
     report = {name: counts[name] for name in names} | {"seconds": round(time.monotonic() - started, 1)}
     sys.stdout.write(f"RESULT {json.dumps(report)}\n")
     return int(counts["failed"] > 0)
@@ -103,6 +112,7 @@ def _one(harness: Harness, seed: int) -> tuple[dict[str, int], str]:
         "steps_broken": account.broken,
         "lost": len(account.lost),
         "duplicated": len(account.duplicated),
+        "altered": len(account.altered),
         "wrongly_rejected": len(account.wrongly_rejected),
         "other_failures": len(account.others),
         "failed": int(bool(account.wrong)),

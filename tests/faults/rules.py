@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.faults.events import claim_key
 from tests.faults.faults import Kind, Step
-from tests.unit.fake_dynamodb import Clock, FakeDynamoDB
+from tests.unit.fake_dynamodb import Clock, FakeDynamoDB, Item
 
 if TYPE_CHECKING:
     from tests.faults.environment import Environment
@@ -41,12 +41,16 @@ class ClaimRules:
         self._claims = claims
         self._clock = clock
         self._violations = violations
+        self._late: set[tuple[str, ...]] = set()
+        """Items that were written last by whoever had given up, or was dead: another one may be at work on them."""
 
     @contextmanager
     def asking(self, environment: Environment, operation: str) -> Iterator[None]:
         """Look at what a request to the table does to other environments' claims."""
         before = dict(self._claims.items)
         yield
+        changed = self._changed_since(before)
+        self._late.difference_update(changed)
         if operation == "BatchWriteItem":
             return
         for key, old in before.items():
@@ -63,16 +67,27 @@ class ClaimRules:
                 self._broken(Rule.RELEASED)
             elif new is not None and valid and owner not in environment.owners and self.clocks_agree:
                 self._broken(Rule.TAKEN_OVER)
-        for key, new in self._claims.items.items():
-            if before.get(key) is not new and "owner" in new:
-                environment.owners.add(new["owner"]["S"])
+        environment.owners.update(new["owner"]["S"] for new in changed.values() if "owner" in new)
+
+    @contextmanager
+    def arriving_late(self) -> Iterator[None]:
+        """What a request does to the table comes later than whoever has sent it has waited."""
+        before = dict(self._claims.items)
+        yield
+        self._late.update(self._changed_since(before))
+
+    def _changed_since(self, before: dict[tuple[str, ...], Item]) -> dict[tuple[str, ...], Item]:
+        return {key: new for key, new in self._claims.items.items() if before.get(key) is not new}
 
     def storing(self, environment: Environment, ids: list[str]) -> None:
         """Whoever stores a record holds its claim."""
         if not self.clocks_agree:
             return
         for record_id in ids:
-            item = self._claims.items.get((claim_key(record_id),), {})
+            key = (claim_key(record_id),)
+            item = self._claims.items.get(key, {})
+            if key in self._late and item.get("status", {}).get("S") == "COMPLETED":
+                continue  # it was completed while its claim, which had run out, was somebody else's
             if item.get("owner", {}).get("S") not in environment.owners:
                 self._broken(f"{record_id} was {Rule.UNCLAIMED}")
 

@@ -37,7 +37,8 @@ _CONSUMED = (
     Sent("twice"),
     Sent("p", 1, "poison"),
     Sent("repeated", 1, line=1),
-    Sent("repeated", 2, line=2),
+    Sent("repeated", 1, line=2),
+    Sent("repeated", 2, line=3),
     Sent("last"),
 )
 _POSTED = ((Sent("a"), Sent("b"), Sent("c")),)

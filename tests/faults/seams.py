@@ -25,15 +25,13 @@ from aws_lambda_powertools.utilities.idempotency.persistence import base, datare
 
 import common.clients
 import consumer.handler
-import consumer.sink
 import postgres.database
 import producer.api
 import uploads.chunks
 import uploads.plan
 import uploads.register
-from common.observability import logger, metrics
+from common.observability import logger
 from common.waiting import Waiting
-from oncestream.transport.boto3 import Boto3Transport
 from tests.faults.connection import Connection, current
 
 ENVIRONMENT = {
@@ -115,7 +113,6 @@ def installed(**variables: str) -> Iterator[pytest.MonkeyPatch]:
             yield patch
     finally:
         patch.undo()
-        metrics.clear_metrics()  # counted, and with metrics off never written
         logger.setLevel(level)
         for each, before in levels.items():
             each.setLevel(before)
@@ -139,10 +136,7 @@ def _clients(patch: pytest.MonkeyPatch) -> None:
 
         client.original = getattr(common.clients, service)  # type: ignore[attr-defined]
         patch.setattr(common.clients, service, client)
-    # AWS's C runtime has sockets of its own. One request at a time, so that a history has one order.
-    patch.setattr(
-        common.clients, "dynamodb_transport", lambda: Boto3Transport(current().client("dynamodb"), threads=1)
-    )
+    patch.setattr(common.clients, "dynamodb_transport", lambda: current().transport)
     # A client is used by many environments, one after the other; each would have had its own quota.
     patch.setattr(botocore.retries.quota.RetryQuota, "acquire", lambda self, amount: True)
 
@@ -157,6 +151,7 @@ def _clocks(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, name, made)
 
     told(consumer.handler, "BulkIdempotency", clock=_now, sleep=_sleep, jitter=_half)
+    told(consumer.handler, "PostgresSink", monotonic=_now)
     told(producer.api, "Publisher", clock=_now, sleep=_sleep, random=_half)
     told(uploads.chunks, "Publisher", clock=_now, sleep=_sleep, random=_half)
     told(uploads.chunks, "ChunkWorker", now=_utc)
@@ -169,7 +164,6 @@ def _clocks(patch: pytest.MonkeyPatch) -> None:
         "BulkProcessor",
         lambda *given, **named: processor(*given, slice_records=current().world.slice_records, **named),
     )
-    patch.setattr(consumer.sink, "time", SimpleNamespace(monotonic=_now))
     # botocore draws its pauses; here each is the same.
     patch.setattr(
         botocore.endpoint, "time", SimpleNamespace(**vars(time) | {"sleep": lambda seconds: _sleep(0.1)})

@@ -224,6 +224,11 @@ class Object:
     def etag(self) -> str:
         return hashlib.md5(self.data, usedforsecurity=False).hexdigest()
 
+    @property
+    def quoted_etag(self) -> str:
+        """As the header has it."""
+        return f'"{self.etag}"'
+
 
 class Bucket:
     """The bucket of uploads: HEAD and ranged GET, under If-Match."""
@@ -238,7 +243,7 @@ class Bucket:
             return 404, {}, b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>"
         if headers.get("if-match", f'"{found.etag}"').strip('"') != found.etag:
             return 412, {}, b"<Error><Code>PreconditionFailed</Code><Message>changed</Message></Error>"
-        answer = {"etag": f'"{found.etag}"', "content-length": str(len(found.data))}
+        answer = {"etag": found.quoted_etag, "content-length": str(len(found.data))}
         answer |= {f"x-amz-meta-{name}": value for name, value in found.metadata.items()}
         if method == "HEAD":
             return 200, answer, b""

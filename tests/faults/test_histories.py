@@ -13,10 +13,15 @@ HISTORIES = 300
 LEAST = {
     **dict.fromkeys([*EVERYWHERE, *AWS, *PARTS, *POSTGRES], 10),
     **dict.fromkeys(["jump", "sweep", "split", "merge", "terminate", "again", "twins", "cold"], 20),
+    "deploy": 15,
     "restart": 5,
     "immediate": 2,
     "clocks apart": 100,
     "slices": 100,
+    "types of one's own": 100,
+    "several in flight": 100,
+    "over crt": 50,
+    "over boto3": 50,
 }
 """How often each of these happens in all of them, at least. The histories are the same each time."""
 
@@ -29,5 +34,8 @@ def test_the_account_of_300_random_histories_closes_and_everything_happens_in_th
         assert account.wrong == [], script(history)
         met.update(account.met)
         met["clocks apart"] += any(history.skews)
+        met["several in flight"] += history.in_flight > 1
+        met[f"over {history.way}"] += 1
+        met["types of one's own"] += history.payload_type != "any"
         met["slices"] += history.slice_records < len(history.stream)
     assert {name: met[name] for name, least in LEAST.items() if met[name] < least} == {}

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -23,21 +23,20 @@ from tests.faults.faults import AWS, EVERYWHERE, PARTS, POSTGRES
 from tests.faults.history import File, Harness, History, Sent
 from tests.faults.mutants import MUTANTS
 from tests.faults.replay import read, script
+from tests.faults.types import TYPES
 
 SETTINGS = settings(
-    derandomize=True,
-    database=None,
-    deadline=None,
     print_blob=False,
     max_examples=45,
     stateful_step_count=25,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 MOST_SHARDS = 6
 
 _ids = st.sampled_from(["r0", "r1", "r2", "r3", "r4"])
 _marks = st.sampled_from([0, 0, 0, 1, 2])
-_records = st.builds(Sent, _ids, _marks, st.sampled_from(["good"] * 5 + ["refused"]))
+_qualities = st.sampled_from([*["good"] * 7, "refused", "swallowed", "unfit"])
+_written = st.sampled_from(["plain", "plain", "spaced", "escaped"])
+_records = st.builds(Sent, _ids, _marks, _qualities, written=_written)
 _foreign = _records | st.builds(Sent, st.just("p"), st.sampled_from([1, 2]), st.just("poison"))
 _requests = st.lists(_records, min_size=1, max_size=5, unique_by=lambda sent: sent.id).map(tuple)
 _functions = st.sampled_from(["consumer", "api", "register", "plan", "chunks"])
@@ -72,11 +71,12 @@ _around = st.one_of(
     st.tuples(st.just("merge"), _choices),
     st.tuples(st.just("cool"), _functions),
     st.tuples(st.just("skew"), _functions, st.integers(-60, 60)),
+    st.tuples(st.just("deploy"), st.sampled_from(list(TYPES))),
     st.tuples(st.just("terminate")),
 )
 """Time passes, up to past the time for which a claim is held (two minutes), and for which it is remembered (five);
-TTL deletes; shards are split and merged; Lambda takes environments away; a clock is put forward or back; Postgres ends
-its sessions."""
+TTL deletes; shards are split and merged; Lambda takes environments away; a clock is put forward or back; payloads get
+another type; Postgres ends its sessions."""
 
 
 class Events(RuleBasedStateMachine):

@@ -1,9 +1,14 @@
-"""In the place of the network between boto3 and AWS: each HTTP request is a step."""
+"""Between the product and AWS: each HTTP request is a step.
+
+There are two ways to AWS. In memory, a request never gets to a socket. Over the wire it does (``wire``), and whatever
+goes wrong with it happens there.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -24,6 +29,14 @@ _THROTTLES = {
     "s3": "SlowDown",
     "sqs": "ThrottlingException",
 }
+
+_ERRORS: dict[Kind, Callable[[str], tuple[int, str]]] = {
+    "error": lambda service: (500, "InternalError" if service == "s3" else "InternalServerError"),
+    "error after": lambda service: (500, "InternalError" if service == "s3" else "InternalServerError"),
+    "throttle": lambda service: (503 if service == "s3" else 400, _THROTTLES[service]),
+    "denied": lambda service: (403, "AccessDenied") if service == "s3" else (400, "AccessDeniedException"),
+}
+"""What AWS answers, by service."""
 
 
 class Transport:
@@ -50,6 +63,21 @@ def operation_of(service: str, request: AWSPreparedRequest) -> str:
     return _text(request.headers["X-Amz-Target"]).rpartition(".")[2]
 
 
+def touches_of(request: dict[str, Any]) -> Touches:
+    """The claims that a request to DynamoDB is about."""
+    if statements := request.get("Statements"):
+        keys = [statement["Parameters"][0] for statement in statements]
+    elif requests := request.get("RequestItems"):
+        ((_, asked),) = requests.items()
+        reads = asked["Keys"] if "Keys" in asked else [write["PutRequest"]["Item"] for write in asked]
+        keys = [item["id"] for item in reads]
+    elif request["TableName"] == "claims":
+        keys = [request.get("Item", request.get("Key"))["id"]]
+    else:
+        return None
+    return frozenset(("claim", key["S"]) for key in keys)
+
+
 class HttpCall(Port):
     """A request and the ways in which it can go wrong."""
 
@@ -64,18 +92,7 @@ class HttpCall(Port):
     def touches(self) -> Touches:
         if self._service != "dynamodb":
             return None
-        body = json.loads(self._request.body)
-        if statements := body.get("Statements"):
-            keys = [statement["Parameters"][0] for statement in statements]
-        elif requests := body.get("RequestItems"):
-            ((_, asked),) = requests.items()
-            reads = asked["Keys"] if "Keys" in asked else [write["PutRequest"]["Item"] for write in asked]
-            keys = [item["id"] for item in reads]
-        elif body["TableName"] == "claims":
-            keys = [body.get("Item", body.get("Key"))["id"]]
-        else:
-            return None
-        return frozenset(("claim", key["S"]) for key in keys)
+        return touches_of(json.loads(self._request.body))
 
     def perform(self, part: Kind | None = None) -> AWSResponse:
         world = self._environment.world
@@ -104,33 +121,31 @@ class HttpCall(Port):
         with world.rules.asking(self._environment, self._operation):
             return table.send(self._request)
 
-    def lose(self) -> AWSResponse:
+    def give_up(self) -> AWSResponse:
         raise ReadTimeoutError(endpoint_url=self._request.url)
 
     def refuse(self) -> AWSResponse:
         raise EndpointConnectionError(endpoint_url=self._request.url)
 
     def fail(self, fault: Kind) -> AWSResponse:
-        match fault:
-            case "part" | "part after":
-                return self.perform(fault)
-            case "error" | "error after":
-                if fault == "error after":
-                    self.perform()
-                code = "InternalError" if self._service == "s3" else "InternalServerError"
-                return response(500, {}, error_body(self._service, code))
-            case "throttle":
-                code = _THROTTLES[self._service]
-                return response(503 if self._service == "s3" else 400, {}, error_body(self._service, code))
-            case "denied":
-                code = "AccessDenied" if self._service == "s3" else "AccessDeniedException"
-                return response(403 if self._service == "s3" else 400, {}, error_body(self._service, code))
-            case "garbage":
-                whole = self.perform()
-                if self._service == "s3":  # the body breaks off
-                    return response(whole.status_code, dict(whole.headers), whole.content[:-3])
-                raise ConnectionClosedError(endpoint_url=self._request.url)
-        raise AssertionError(fault)
+        answer = self.answer(fault)
+        if answer and fault == "garbage" and self._service == "s3":  # the body breaks off
+            return response(answer.status_code, dict(answer.headers), answer.content[:-3])
+        if answer is None or fault == "garbage":
+            raise ConnectionClosedError(endpoint_url=self._request.url)
+        return answer
+
+    def answer(self, fault: Kind) -> AWSResponse | None:
+        """What AWS answers under this fault. None: it hangs up. Of ``garbage`` the end does not arrive."""
+        if fault in {"part", "part after"}:
+            return self.perform(fault)
+        answer = self.perform() if fault in {"garbage", "reset after", "error after"} else None
+        if fault in _ERRORS:
+            status, code = _ERRORS[fault](self._service)
+            answer = response(status, {}, error_body(self._service, code))
+        elif fault == "reset after":
+            answer = None
+        return answer
 
 
 class _Raw(io.BytesIO):

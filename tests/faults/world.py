@@ -22,10 +22,10 @@ from local.streams.queue import ShardQueue
 from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, StreamRecord
 from local.streams.shards import Lineage
 from local.streams.shards import Shard as ListedShard
-from tests.faults.client_pool import ClientPool
 from tests.faults.environment import Environment
 from tests.faults.events import Via, post_event, s3_event, sqs_event, stream_record
 from tests.faults.faults import Killed, Plan
+from tests.faults.links import PATIENT_SECONDS, Links, Way
 from tests.faults.postgres import TestDatabase
 from tests.faults.rules import ClaimRules
 from tests.faults.services import Bucket, Kinesis, LedgerTable, Object, Queue
@@ -99,8 +99,8 @@ class World:
 
     Parameters
     ----------
-    pool
-        boto3 clients, shared with other worlds of the process.
+    links
+        Ways to AWS, shared with other worlds of the process.
     database
         The Postgres that the functions use.
     plan
@@ -110,11 +110,17 @@ class World:
         the first).
     slice_records
         How many records the consumer claims, stores and completes together.
+    way
+        How requests get to AWS.
+    patience
+        Over sockets: how many seconds a client really waits for an answer.
+    order
+        Of several requests in flight, which is answered first: a seed.
     """
 
     def __init__(
         self,
-        pool: ClientPool,
+        links: Links,
         database: TestDatabase,
         plan: Plan | None = None,
         *,
@@ -122,8 +128,14 @@ class World:
         mapping: Mapping | None = None,
         skews: tuple[float, ...] = (0.0,),
         slice_records: int = SLICE_RECORDS,
+        way: Way = "memory",
+        patience: float = PATIENT_SECONDS,
+        order: int = 0,
     ) -> None:
-        self.pool = pool
+        self.links = links
+        self.way = way
+        self.patience = patience
+        self.order = order
         self.database = database
         self.plan = plan or Plan()
         self.clock = Clock()
@@ -136,6 +148,8 @@ class World:
         self.violations: list[str] = []
         """Rules that were broken on the way, beside what the account shows at the end."""
         self.rules = ClaimRules(self.claims, self.clock, self.violations, clocks_agree=not any(skews))
+        self.told: set[str] = set()
+        """Records that the producer has rejected, as their callers wrote them."""
         self.parked = 0
         """Notifications that went to the queue of lost ones, and were sent again from there."""
         self.deliveries = 0
@@ -154,6 +168,8 @@ class World:
         self._warm: dict[str, list[Environment]] = {}
         self._retired: list[Environment] = []
         self._stream = _Stream()
+        self._overdue: list[tuple[int, Callable[[], None]]] = []
+        """What happens when so many calls have been made."""
         self._ledger_queue = ShardQueue(LEDGER_SETTINGS, backoff=BACKOFF)
         self.sources: dict[str, Callable[[], bool]] = {
             "register": self._notify,
@@ -197,7 +213,8 @@ class World:
         try:
             answer = environment.invoke(HANDLERS[function], event, TIMEOUTS[function])
             if self.turns is None and function == "consumer":
-                self.rules.ended(environment.owners - owners, self.plan.steps[steps:])
+                own = environment.owners - owners - environment.late_owners
+                self.rules.ended(own, self.plan.steps[steps:])
             return Answered(answer)
         except Killed:
             return FunctionFailed({"errorType": "Runtime.ExitError"})
@@ -226,9 +243,31 @@ class World:
                 raise BlockedError(f"not drained after {PATIENCE} deliveries")
             if not self.deliver_something():
                 wake = self.next_wake()
-                if wake is None:
+                if wake is not None:
+                    self.clock.now = max(self.clock.now, wake)
+                elif not self.let_arrive(everything=True):
                     return
-                self.clock.now = max(self.clock.now, wake)
+
+    def postpone(self, environment: Environment, happen: Callable[[], None]) -> None:
+        """What the environment has asked for and given up happens later: one to seven calls from now."""
+        calls = len(self.plan.steps)
+
+        def arrive() -> None:
+            known = set(environment.owners)
+            with self.rules.arriving_late():
+                happen()
+            environment.late_owners |= environment.owners - known
+
+        self._overdue.append((calls + 1 + calls * 5 % 7, arrive))
+
+    def let_arrive(self, *, everything: bool = False) -> bool:
+        """Let happen what is due of it, or all of it. Whether there was something."""
+        calls = len(self.plan.steps)
+        due = [each for each in self._overdue if everything or each[0] <= calls]
+        self._overdue = [each for each in self._overdue if each not in due]
+        for _, arrive in due:
+            arrive()
+        return bool(due)
 
     def deliver_something(self) -> bool:
         """One delivery of each source that has one due."""
@@ -367,13 +406,17 @@ class World:
         found = self.bucket.objects[key]
         self.notifications.append(Notification(s3_event(key, found.etag, len(found.data)), self.clock.now))
 
-    def post(self, records: list[dict[str, Any]], via: Via = "direct") -> None:
-        """A caller of the producer, who sends again what failed, and any request without an answer."""
+    def post(self, records: list[str], via: Via = "direct") -> None:
+        """A caller of the producer, who sends again what failed, and any request without an answer.
+
+        What is rejected is ``told``.
+        """
         for _ in range(PATIENCE):
             answer = self._ask(post_event(records, via))
             if answer is not None:
                 if "error" in answer:
                     raise AssertionError(answer)
+                self.told.update(records[fault["index"]] for fault in answer["rejected"])
                 records = [records[fault["index"]] for fault in answer["failed"]]
                 if not records:
                     return

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -98,18 +99,45 @@ def test_the_function_gives_up_while_there_is_time_to_say_so(connection: Connect
 
 @pytest.mark.usefixtures("environment")
 def test_migrations_that_are_each_short_enough_do_not_outlast_the_invocation_together(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    empty_database: Any, connection: Connection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for number in range(10):
-        (tmp_path / f"000{number}_slow.sql").write_text("SELECT pg_sleep(0.2)")
+        wait = "SELECT pg_sleep(600)" if number == 3 else "SELECT 1"
+        (tmp_path / f"000{number}_step.sql").write_text(wait)
+    timers: list[float] = []
+
+    class RingsAtTheFourth(Thread):
+        """In the place of threading.Timer: the time is over when the migration that waits has begun."""
+
+        def __init__(self, interval: float, function: Callable[[], None]) -> None:
+            timers.append(interval)
+            self._cancelled = Event()
+            super().__init__(target=self._ring, args=(function,))
+
+        def _ring(self, function: Callable[[], None]) -> None:
+            waiting = (
+                "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+            )
+            watching = empty_database.connect()
+            while not watching.run(waiting):
+                if self._cancelled.is_set():
+                    return
+            watching.close()
+            function()
+
+        def cancel(self) -> None:
+            self._cancelled.set()
+            self.join()
+
+    monkeypatch.setattr("postgres.migrate.Timer", RingsAtTheFourth)
     monkeypatch.setattr(
         "postgres.migrate.migrate",
         lambda opened, seconds: migrate(opened, tmp_path, seconds=seconds),
     )
     with pytest.raises(TransientError, match="the time ran out"):
-        handler({}, Context(ANSWER_MILLISECONDS + 700))
-    [[applied]] = connection.run("SELECT count(*) FROM schema_migrations")
-    assert applied < 10
+        handler({}, Context(ANSWER_MILLISECONDS + 700_000))
+    assert timers == [700.0]
+    assert connection.run("SELECT count(*) FROM schema_migrations") == [[3]]
 
 
 def test_the_tables_refuse_what_the_code_never_writes(connection: Connection) -> None:

@@ -16,7 +16,7 @@ import pytest
 from local.errors import StackError
 from local.machine import REPOSITORY
 from local.process import Child
-from tests.ended import all_end
+from tests.ended import all_end, hearing_ctrl_c
 
 # A program that says it is ready, has a child of its own, and then waits for ever.
 PROGRAM = """
@@ -131,22 +131,26 @@ with Postgres(Path(sys.argv[1]) / "postgres", durable=False) as p, MiniStack(Pat
 def test_whatever_ends_the_owner_ends_postgres_and_ministack(number: int, server_directory: Path) -> None:
     directory = server_directory / "owner"  # the next owner finds what a killed one leaves
     directory.mkdir(exist_ok=True)
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, directory],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-    )
+    with hearing_ctrl_c():
+        owner = subprocess.Popen(
+            [sys.executable, "-c", OWNER, directory],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=REPOSITORY,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        )
     assert owner.stdout is not None
-    with owner.stdout as output:
-        servers = json.loads(output.readline())
+    try:
+        servers = json.loads(owner.stdout.readline())
         started = [process.pid for process in psutil.Process(owner.pid).children(recursive=True)]
         assert set(servers) < set(started)
         with all_end([owner.pid, *started]):
             owner.send_signal(number)
             owner.wait(30)
+    finally:
+        owner.stdout.close()
+        owner.kill()
 
 
 def test_it_gets_ready_when_it_says_so(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 
 from local.containers import NoEngineError, ask
@@ -26,7 +25,6 @@ DIRECTORY = REPOSITORY / ".local" / "docker"
 IMAGE_ROOT = REPOSITORY / ".local" / "lambda-image"
 ARCHIVE = IMAGE_ROOT / "root.tar"
 RUNTIME_CLIENT = "awslambdaric==4.2.2"
-START_SECONDS = 30.0
 PULL_SECONDS = 300.0
 BOOTSTRAP = """#!/bin/sh
 export PYTHONPATH=/var/runtime:/var/task
@@ -79,16 +77,18 @@ def start_engine() -> Child | None:
         grace=30.0,
     )
     os.environ["DOCKER_HOST"] = f"unix://{socket}"
-    give_up = time.monotonic() + START_SECONDS
-    while daemon.is_running and time.monotonic() < give_up:
-        try:
-            ask("ping")
-        except NoEngineError:
-            time.sleep(0.2)
-        else:
-            return daemon
+    if daemon.gets_ready(_answers):
+        return daemon
     daemon.stop()
     raise NoEngineError(f"dockerd does not get ready; the end of its log, {log}:\n{tail(log, 5)}")
+
+
+def _answers() -> bool:
+    try:
+        ask("ping")
+    except NoEngineError:
+        return False
+    return True
 
 
 def prepare_image() -> str:

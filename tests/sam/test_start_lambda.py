@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from tests.recorded_events import World
 if TYPE_CHECKING:
     from local.ministack import MiniStack
 
-START_SECONDS = 60.0
 DRAIN_SECONDS = 180.0
 
 
@@ -39,11 +37,7 @@ def start_lambda(sam_options: list[Any], ministack: MiniStack, tmp_path: Path) -
         stop_signal="SIGINT",  # which it answers by removing its containers
         grace=30.0,
     )
-    give_up = time.monotonic() + START_SECONDS
-    while not _answers(port):
-        assert server.is_running, f"start-lambda has ended:\n{tail(log)}"
-        assert time.monotonic() < give_up, f"start-lambda does not answer:\n{tail(log)}"
-        time.sleep(0.2)
+    assert server.gets_ready(lambda: _answers(port)), f"start-lambda does not get ready:\n{tail(log)}"
     yield f"http://{LOOPBACK}:{port}"
     server.stop()
 

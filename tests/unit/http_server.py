@@ -94,6 +94,10 @@ class _Handler(BaseHTTPRequestHandler):
         whole = b"Content-Length: %d\r\n" % len(content) in head + b"\r\n"
         self.close_connection = b"Connection: close" in head or not whole
 
+    def do_HEAD(self) -> None:
+        self.wfile.write(self.server.respond(b""))
+        self.close_connection = True
+
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
 

@@ -165,7 +165,7 @@ def test_the_kinesis_producer_sends_again_only_what_failed_with_the_same_ids(
         return {"Records": [throttled, *put(StreamName=StreamName, Records=Records[1:])["Records"]]}
 
     monkeypatch.setattr(example.kinesis, "put_records", flaky)
-    monkeypatch.setattr(example.time, "sleep", lambda _: None)
+    monkeypatch.setattr(example, "time", SimpleNamespace(sleep=lambda _: None))
     example.publish([{"order_id": number, "customer": "c"} for number in range(501)])
     assert sizes == [500, 1, 1]
     assert sorted(each["id"] for each in on_stream("stream")) == sorted(f"order-{n}" for n in range(501))

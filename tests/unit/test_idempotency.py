@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import (
     IdempotencyValidationError,
 )
 from aws_lambda_powertools.utilities.idempotency.persistence import base, dynamodb
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from common.dynamodb import Calls
@@ -304,7 +304,6 @@ class TestTheFormatIsPowertools:
         assert layer.get_record(data="a").response_json_as_dict() is None
 
     @pytest.mark.parametrize("function", ["sha256", "md5"])
-    @settings(deadline=None, derandomize=True)
     @given(key=st.text(min_size=1))
     def test_keys_are_hashed_as_theirs(self, function: str, key: str) -> None:
         world = World()

@@ -68,7 +68,7 @@ def histories(draw: st.DrawFn) -> tuple[dict[str, Any], list[Any], list[int], bo
 class TestAnyHistory:
     """Two invocations with one batch, any state of the table, any faults, any order of their requests."""
 
-    @settings(max_examples=400, deadline=None, derandomize=True)
+    @settings(max_examples=400)
     @given(histories())
     def test_no_key_is_owned_twice_and_nothing_of_ours_stays_in_the_way(self, history: Any) -> None:
         table, faults, order, returned = history

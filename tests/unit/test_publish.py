@@ -471,7 +471,7 @@ FATES = st.one_of(
 CODES = st.sampled_from([None, None, None, THROTTLED, "InternalFailure"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     sizes=st.lists(st.sampled_from([3, 50, 300, 200_000, 1_000_000, 1_048_570, 1_100_000]), max_size=60),
     copies=st.integers(1, 12),

@@ -22,7 +22,7 @@ from local.streams.records import Discard, FunctionFailed, NotInvoked
 from tests.unit.fake_streams import World, client_error, world
 from tests.unit.stream_records import CONFIGURATION, STREAM_ARN
 
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds after which a wait is a failure. No test gets near it."""
 UUID = CONFIGURATION["UUID"]
 UNREACHABLE = EndpointConnectionError(endpoint_url="http://127.0.0.1:1")

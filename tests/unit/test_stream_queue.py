@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from local.streams.decisions import decide
@@ -439,7 +439,6 @@ class TestRoom:
         assert drain(queue) == [[1, 2, 3]]
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.data())
 def test_whatever_happens_each_record_is_finished_once_and_each_key_in_order(
     data: st.DataObject,
