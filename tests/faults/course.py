@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tests.faults import types
 from tests.faults.account import look, wrong_so_far
 from tests.faults.faults import Armed, Kind
-from tests.faults.history import File, Harness, History, Sent
+from tests.faults.history import Act, File, Harness, History, Sent
 from tests.faults.turns import at_random
 from tests.faults.twins import Twins
 from tests.faults.world import BlockedError
@@ -163,6 +163,9 @@ class Player:
     def deploy(self, payload_type: str) -> None:
         """Payloads have another type from now on."""
         types.deploy(payload_type)
+        deployed: Act = "deploy"
+        now = (0, deployed, list(types.TYPES).index(payload_type))
+        self.history = replace(self.history, acts=(*self.history.acts, now))
 
     def terminate(self) -> None:
         """Postgres ends its sessions."""

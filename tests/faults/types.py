@@ -6,13 +6,16 @@ Those are taken by ``any`` and ``loose`` alone. What a type makes of a value is 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
 import common.record
 from tables.model import Model, judge_of
 from tables.payload import Payload
+
+if TYPE_CHECKING:
+    from tests.faults.history import History
 
 
 class _Named(Model):
@@ -76,6 +79,16 @@ TYPES = {
     "exact": _Exact,
     "cents": _Cents,
 }
+
+
+_LAX = {"any", "loose"}
+
+
+def may_be_lax(history: History) -> bool:
+    """Whether one of the types of this history takes unfit payloads, too."""
+    names = list(TYPES)
+    deployed = {names[argument] for _, act, argument in history.acts if act == "deploy"}
+    return not _LAX.isdisjoint({history.payload_type, *deployed})
 
 
 _deployed: list[type[Any]] = []

@@ -229,7 +229,8 @@ class Network:
 
         self._tasks.put(tell)
         self._wake.send(b"x")
-        done.wait()
+        while not done.wait(1.0):
+            assert self._thread.is_alive(), "the network has ended with an error"
 
     def watch(self, watched: socket.socket, react: Callable[[], None]) -> None:
         """Call ``react`` when there is something to read."""
@@ -254,8 +255,8 @@ class Network:
     def _run(self) -> None:
         while self._open:
             for key, _ in self._selector.select():
-                # One that was closed by a reaction before it is not there any more.
-                if key.fileobj in self._selector.get_map() and key.fileobj.fileno() >= 0:  # type: ignore[union-attr]
+                # One that was closed by a reaction before it has no number any more.
+                if key.fileobj.fileno() >= 0 and key.fileobj in self._selector.get_map():  # type: ignore[union-attr]
                     key.data()
 
     def _work(self) -> None:
