@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import pytest
 
-import common.claim_run
-import common.idempotency
+import oncestream.claim_run
+import oncestream.idempotency
 from tests.faults.account import Account, look
 from tests.faults.client_pool import ClientPool
 from tests.faults.events import Via, claim_key
@@ -248,11 +248,11 @@ class _Stage:
 def _settings(history: History) -> Iterator[None]:
     """The size of the requests to the idempotency table."""
     with pytest.MonkeyPatch.context() as patch:
-        if history.a_call != common.claim_run.STATEMENTS_A_CALL:
-            patch.setattr(common.claim_run, "STATEMENTS_A_CALL", history.a_call)
-            patch.setattr(common.claim_run, "READS_A_CALL", history.a_call)
-            patch.setattr(common.idempotency, "STATEMENTS_A_CALL", history.a_call)
-            patch.setattr(common.idempotency, "WRITES_A_CALL", history.a_call)
+        if history.a_call != oncestream.claim_run.STATEMENTS_A_CALL:
+            patch.setattr(oncestream.claim_run, "STATEMENTS_A_CALL", history.a_call)
+            patch.setattr(oncestream.claim_run, "READS_A_CALL", history.a_call)
+            patch.setattr(oncestream.idempotency, "STATEMENTS_A_CALL", history.a_call)
+            patch.setattr(oncestream.idempotency, "WRITES_A_CALL", history.a_call)
         yield
 
 

@@ -15,12 +15,12 @@ import consumer.sink
 import consumer.verdicts
 import producer.packing
 import producer.publish
-from common.claim_items import Layout
-from common.idempotency import BulkIdempotency, Claims
 from consumer.compare import Compared
 from consumer.decode import Arrived, Rejection, reject
 from consumer.processor import Outcome, _Batch
 from consumer.sink import PostgresSink
+from oncestream.claim_items import Layout
+from oncestream.idempotency import BulkIdempotency, Claims
 from tests.faults.postgres import TestDatabase
 from uploads.plan import Planner
 
