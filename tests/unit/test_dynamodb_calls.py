@@ -98,10 +98,15 @@ def test_outcomes_are_looked_for_where_there_is_nothing_to_send_yet() -> None:
 
 def test_whoever_breaks_off_leaves_no_request_under_way() -> None:
     wire = Wire()
-    with pytest.raises(LookupError), calls(wire, 3).exchange(1.0) as exchange:
-        exchange.send(request("a"))
-        exchange.send(request("unanswered"))
-        raise LookupError
+
+    def break_off() -> None:
+        with calls(wire, 3).exchange(1.0) as exchange:
+            exchange.send(request("a"))
+            exchange.send(request("unanswered"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        break_off()
     assert wire.under_way == 0
 
 
