@@ -1,19 +1,5 @@
-"""The two kinds of error. Every failure in Oncestream is one of them, and the code says which.
+"""The application's errors: those of the library, by the names that the application has always had."""
 
-*Permanent* is the record's fault: trying again gives the same answer, so the record is rejected and its bytes
-and the reason are kept. *Transient* is the world's fault: the record is good, so it is retried and nothing is
-lost. Anything that is neither is a defect in the program; it is not caught, Lambda reports the invocation as
-failed, and the batch is retried as for a transient error.
-"""
+from oncestream.errors import OncestreamError, PermanentError, TransientError
 
-
-class OncestreamError(Exception):
-    """Base of the errors that Oncestream raises itself."""
-
-
-class PermanentError(OncestreamError):
-    """The record can never be stored as it is. The message is the reason that a person will read."""
-
-
-class TransientError(OncestreamError):
-    """A store, a queue or the clock did not let us finish. The same record may succeed later."""
+__all__ = ["OncestreamError", "PermanentError", "TransientError"]

@@ -13,7 +13,6 @@ from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 
 from common import clients
 from common.events import require_records
-from common.idempotency import BulkIdempotency
 from common.observability import logger, metrics, tracer
 from common.settings import ConsumerSettings, NotesSettings
 from common.waiting import Waiting
@@ -21,6 +20,7 @@ from consumer.decode import decode
 from consumer.processor import BulkProcessor
 from consumer.report import note, report
 from consumer.sink import PostgresSink
+from oncestream.idempotency import BulkIdempotency
 from postgres.database import Database
 
 if TYPE_CHECKING:

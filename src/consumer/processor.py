@@ -6,7 +6,7 @@ decode each record and then does the rest for all of them at once:
 1. decode; what cannot be decoded is a rejection
 2. collapse equal ids
 3. claim, the first records while the next ones are decoded; what is completed is a duplicate, what is in
-   progress elsewhere or throttled fails this time
+   progress elsewhere or undecided fails this time
 4. store in one transaction, and compare there whatever has a known id and other bytes
 5. complete, with the digest of what was stored
 6. answer with what failed; Lambda retries everything from the lowest sequence number of these on
@@ -36,7 +36,7 @@ from postgres.database import STATEMENT_SECONDS
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from common.idempotency import Claims
+    from oncestream.idempotency import Claims
 
 SLICE_RECORDS = 1_000
 """Records that are claimed, stored and completed together."""
@@ -45,7 +45,7 @@ LONGEST_MILLISECONDS = 900_000
 
 
 class Idempotency(Protocol):
-    """What the processor needs of :class:`common.idempotency.BulkIdempotency`, which documents it."""
+    """What the processor needs of :class:`oncestream.idempotency.BulkIdempotency`, which documents it."""
 
     def claim(self, keys: Iterable[tuple[str, str]], remaining_time_in_millis: int) -> Claims: ...
     def complete(self, keys: Iterable[tuple[str, str]]) -> frozenset[str]: ...
@@ -213,11 +213,11 @@ class _Batch:
     def settle_waiting(self, piece: _Piece, claims: Claims) -> None:
         """What could not be claimed is retried."""
         held = TransientError("another invocation is at work on a record with this id")
-        throttled = TransientError("DynamoDB did not decide on the claim of this record")
+        undecided = TransientError("DynamoDB did not decide on the claim of this record")
         for key in claims.in_progress:
             self._settle(piece.records[key], Outcome.RETRIED, held)
-        for key in claims.throttled:
-            self._settle(piece.records[key], Outcome.RETRIED, throttled)
+        for key in claims.undecided:
+            self._settle(piece.records[key], Outcome.RETRIED, undecided)
 
     def settle_completed(self, piece: _Piece, ids: Collection[str]) -> None:
         """All deliveries of ``ids`` are duplicates."""

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import pytest
 
-import common.claim_run
-import common.idempotency
 import common.record
+import oncestream.claim_run
+import oncestream.idempotency
 from tests.faults import types
 from tests.faults.account import Account, look
 from tests.faults.events import Via, claim_key
@@ -309,11 +309,11 @@ def _settings(history: History) -> Iterator[None]:
             common.record, "judge", common.record.judge
         )  # put back at the end, whatever is deployed
         types.deploy(history.payload_type)
-        if history.a_call != common.claim_run.STATEMENTS_A_CALL:
-            patch.setattr(common.claim_run, "STATEMENTS_A_CALL", history.a_call)
-            patch.setattr(common.claim_run, "READS_A_CALL", history.a_call)
-            patch.setattr(common.idempotency, "STATEMENTS_A_CALL", history.a_call)
-            patch.setattr(common.idempotency, "WRITES_A_CALL", history.a_call)
+        if history.a_call != oncestream.claim_run.STATEMENTS_A_CALL:
+            patch.setattr(oncestream.claim_run, "STATEMENTS_A_CALL", history.a_call)
+            patch.setattr(oncestream.claim_run, "READS_A_CALL", history.a_call)
+            patch.setattr(oncestream.idempotency, "STATEMENTS_A_CALL", history.a_call)
+            patch.setattr(oncestream.idempotency, "WRITES_A_CALL", history.a_call)
         yield
 
 

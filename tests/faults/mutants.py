@@ -18,14 +18,14 @@ import consumer.verdicts
 import producer.entry
 import producer.packing
 import producer.publish
-from common.claim_items import Layout
 from common.errors import PermanentError
-from common.idempotency import BulkIdempotency, Claims
 from common.record import Record, check_payload
 from consumer.compare import Compared
 from consumer.decode import Arrived, Rejection, reject
 from consumer.processor import Outcome, _Batch
 from consumer.sink import PostgresSink
+from oncestream.claim_items import Layout
+from oncestream.idempotency import BulkIdempotency, Claims
 from tests.faults import types
 from tests.faults.postgres import TestDatabase
 from uploads.plan import Planner

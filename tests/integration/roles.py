@@ -15,9 +15,9 @@ import boto3
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 from botocore.exceptions import ClientError
 
-from common.idempotency import BulkIdempotency
 from consumer.handler import KEY_PREFIX
 from local.ministack import REGION
+from oncestream.idempotency import BulkIdempotency
 from tests.unit.consumer_support import message, stream_event
 from tests.unit.uploads_aws import s3_record, stream_record
 from uploads.chunk_job import ChunkJob

@@ -19,7 +19,7 @@ from aws_lambda_powertools.utilities.idempotency import (
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
 
 from common.errors import TransientError
-from common.idempotency import BulkIdempotency
+from oncestream.idempotency import BulkIdempotency
 from tests.unit.idempotency_world import bare, nothing_but
 
 if TYPE_CHECKING:

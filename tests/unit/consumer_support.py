@@ -10,9 +10,9 @@ from hashlib import sha256
 from typing import Any
 
 from common.errors import TransientError
-from common.idempotency import Claims
 from consumer.decode import Arrived, Rejection, reject
 from consumer.sink import Stored
+from oncestream.idempotency import Claims
 
 LONG_ID = "i" * 10_000
 POISON: dict[str, tuple[bytes, str]] = {
@@ -103,7 +103,7 @@ class FakeIdempotency:
     """Of completed ones; what is not here has none."""
     mine: set[str] = field(default_factory=set)
     held: set[str] = field(default_factory=set)
-    throttled: set[str] = field(default_factory=set)
+    undecided: set[str] = field(default_factory=set)
     valid_for: list[int] = field(default_factory=list)
     uncompletable: bool = False
     down: bool = False
@@ -118,10 +118,10 @@ class FakeIdempotency:
         done = wanted & self.completed
         suspect = frozenset(key for key in done if self.digests.get(key, asked[key]) != asked[key])
         in_progress = (wanted & (self.held | self.mine)) - done
-        throttled = (wanted & self.throttled) - done - in_progress
-        claimed = wanted - done - in_progress - throttled
+        undecided = (wanted & self.undecided) - done - in_progress
+        claimed = wanted - done - in_progress - undecided
         self.mine |= claimed
-        return Claims(claimed, done - suspect, suspect, in_progress, throttled)
+        return Claims(claimed, done - suspect, suspect, in_progress, undecided)
 
     def complete(self, keys: Iterable[tuple[str, str]]) -> frozenset[str]:
         digests = dict(keys)

@@ -11,7 +11,7 @@ import boto3
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 from botocore.config import Config
 
-from common.idempotency import BulkIdempotency, Claims
+from oncestream.idempotency import BulkIdempotency, Claims
 from oncestream.transport import Pending
 from oncestream.transport.boto3 import Boto3Transport
 from tests.unit.fake_dynamodb import Clock, FakeDynamoDB, Item, Trouble
@@ -104,7 +104,7 @@ def bare(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def nothing_but(**sets: set[str]) -> Claims:
-    names = ("claimed", "completed", "suspect", "in_progress", "throttled")
+    names = ("claimed", "completed", "suspect", "in_progress", "undecided")
     return Claims(**{name: frozenset(sets.get(name, set())) for name in names})
 
 

@@ -121,7 +121,7 @@ def test_what_another_invocation_holds_fails_this_time_with_its_duplicates() -> 
 
 def test_what_dynamodb_throttles_fails_this_time_and_the_rest_lands() -> None:
     world = World()
-    world.idempotency.throttled = {"a"}
+    world.idempotency.undecided = {"a"}
     assert world.deliver(message("a"), message("b")) == [1]
     assert "DynamoDB" in str(world.processor.results[0].error)
     assert world.sink.rows.keys() == {"b"}
@@ -407,22 +407,22 @@ MESSAGES = st.builds(message, IDS, PAYLOADS) | st.sampled_from([b"", b"x", b"y"]
 @given(
     batches=st.lists(st.lists(MESSAGES, min_size=1, max_size=12), min_size=1, max_size=4),
     held=st.sets(IDS, max_size=2),
-    throttled=st.sets(IDS, max_size=2),
+    undecided=st.sets(IDS, max_size=2),
     down=st.booleans(),
     slice_records=st.integers(1, 4),
 )
 def test_every_record_has_one_outcome_and_ends_as_one_row(
-    batches: list[list[bytes]], held: set[str], throttled: set[str], down: bool, slice_records: int
+    batches: list[list[bytes]], held: set[str], undecided: set[str], down: bool, slice_records: int
 ) -> None:
     world = World(slice_records=slice_records)
-    world.idempotency.held, world.idempotency.throttled, world.sink.down = held, throttled, down
+    world.idempotency.held, world.idempotency.undecided, world.sink.down = held, undecided, down
     counts: Counter[str] = Counter()
     for batch in batches:
         reported = world.deliver(*batch)
         assert len(world.outcomes) == len(batch)
         assert reported == [at for at, outcome in enumerate(world.outcomes, 1) if outcome == "retried"]
         counts.update(world.outcomes)
-    world.idempotency.held, world.idempotency.throttled, world.sink.down = set(), set(), False
+    world.idempotency.held, world.idempotency.undecided, world.sink.down = set(), set(), False
     for batch in batches:
         assert world.deliver(*batch) == []
         counts.update(world.outcomes)

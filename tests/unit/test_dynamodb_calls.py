@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 
-from common.dynamodb import Calls, Fault, Request
+from oncestream.calls import Calls, Fault, Request
 
 KEYS = [str(number) for number in range(10)]
 
@@ -84,17 +84,30 @@ def test_a_request_is_made_while_requests_before_it_are_under_way() -> None:
 
 def test_outcomes_are_looked_for_where_there_is_nothing_to_send_yet() -> None:
     wire = Wire()
-
-    def requests() -> Iterator[Request | None]:
-        yield request("a")
-        yield None
+    with calls(wire, 3).exchange(1.0) as exchange:
+        exchange.send(request("a"))
+        assert list(exchange.here()) == []
         wire.here = True
-        yield None
-        yield request("b")
-
-    for (_, (key,), _), _ in calls(wire, 3).send(requests(), 1.0):
-        wire.log.append(f"dealt with {key}")
+        for (_, (key,), _), _ in exchange.here():
+            wire.log.append(f"dealt with {key}")
+        exchange.send(request("b"))
+        for (_, (key,), _), _ in exchange.rest():
+            wire.log.append(f"dealt with {key}")
     assert wire.log == ["sent a", "answered a", "dealt with a", "sent b", "answered b", "dealt with b"]
+
+
+def test_whoever_breaks_off_leaves_no_request_under_way() -> None:
+    wire = Wire()
+
+    def break_off() -> None:
+        with calls(wire, 3).exchange(1.0) as exchange:
+            exchange.send(request("a"))
+            exchange.send(request("unanswered"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        break_off()
+    assert wire.under_way == 0
 
 
 def test_none_is_begun_after_the_deadline() -> None:

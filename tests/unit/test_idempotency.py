@@ -16,8 +16,8 @@ from aws_lambda_powertools.utilities.idempotency.persistence import base, dynamo
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.dynamodb import Calls
-from common.idempotency import Claims
+from oncestream.calls import Calls
+from oncestream.idempotency import Claims
 from tests.unit.fake_dynamodb import Clock, FakeDynamoDB, Trouble
 from tests.unit.idempotency_world import (
     CLIENT,
@@ -134,7 +134,7 @@ class TestExistingItems:
                 "completed": frozenset(),
                 "suspect": frozenset(),
                 "in_progress": frozenset(),
-                "throttled": frozenset(),
+                "undecided": frozenset(),
                 expected: frozenset({"a"}),
                 "claimed": frozenset({"a", "b"} if expected == "claimed" else {"b"}),
             }
@@ -510,7 +510,7 @@ class TestAnIterator:
                 yield key
 
         claims = world.store(patience_seconds=30).claim(bare(keys()), MINUTE)
-        assert claims == nothing_but(claimed=set(ids(25)), throttled=set(ids(60)) - set(ids(25)))
+        assert claims == nothing_but(claimed=set(ids(25)), undecided=set(ids(60)) - set(ids(25)))
 
 
 class TestARedeliveredBatch:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from common.dynamodb import Calls
 from common.errors import TransientError
+from oncestream.calls import Calls
 from tests.unit.fake_dynamodb import Trouble
 from tests.unit.idempotency_world import (
     DENIED,
@@ -84,7 +84,7 @@ class TestRaces:
                 world.put("a")
 
         world.dynamodb.trouble = plan
-        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(throttled={"a"})
+        assert world.store().claim(bare(["a"]), MINUTE) == nothing_but(undecided={"a"})
         assert len(world.dynamodb.requests) == 2 * Calls.attempts
         assert "could not claim 1 keys" in caplog.text
 
@@ -152,7 +152,7 @@ class TestLastingTrouble:
         self, world: World, trouble: Trouble, caplog: pytest.LogCaptureFixture
     ) -> None:
         world.dynamodb.trouble = troubles(then=trouble)
-        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(throttled={"a", "b"})
+        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(undecided={"a", "b"})
         assert len(world.dynamodb.requests) == Calls.attempts
         assert "could not claim 2 keys: " in caplog.text
         assert "Thr" in caplog.text
@@ -183,7 +183,7 @@ class TestLastingTrouble:
         world.dynamodb.trouble = slow
         keys = ids(100)
         claims = world.store().claim(bare(keys), MINUTE)
-        assert claims == nothing_but(claimed=set(keys[:50]), throttled=set(keys[50:]))
+        assert claims == nothing_but(claimed=set(keys[:50]), undecided=set(keys[50:]))
         assert len(world.dynamodb.requests) == 2
 
     @pytest.mark.parametrize("code", ["AccessDenied", "ResourceNotFound", "Validation"])
@@ -220,7 +220,7 @@ class TestLastingTrouble:
             return THROTTLED
 
         world.dynamodb.trouble = slow
-        assert world.store().claim(bare(ids(60)), MINUTE) == nothing_but(throttled=set(ids(60)))
+        assert world.store().claim(bare(ids(60)), MINUTE) == nothing_but(undecided=set(ids(60)))
         assert len(world.dynamodb.requests) == 1
 
     def test_that_is_an_answer_is_raised_with_it(self, world: World) -> None:
@@ -235,19 +235,19 @@ class TestLastingTrouble:
         world.dynamodb.trouble = troubles(None, DENIED)
         keys = ids(60)
         claims = world.store().claim(bare(keys), MINUTE)
-        assert claims == nothing_but(claimed={*keys[:25], *keys[50:]}, throttled=set(keys[25:50]))
+        assert claims == nothing_but(claimed={*keys[:25], *keys[50:]}, undecided=set(keys[25:50]))
         assert "table claims: could not claim 25 keys: AccessDeniedException: trouble" in caplog.text
 
     def test_with_reading_leaves_only_those_undecided_that_had_to_be_read(self, world: World) -> None:
         world.dynamodb.returns_duplicates = False
         world.put("a", "COMPLETED")
         world.dynamodb.trouble = trouble_with("BatchGetItem", DENIED)
-        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(claimed={"b"}, throttled={"a"})
+        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(claimed={"b"}, undecided={"a"})
 
     def test_with_taking_over_leaves_only_those_undecided_that_were_stale(self, world: World) -> None:
         world.put("a", in_progress_expiration=-1)
         world.dynamodb.trouble = trouble_with("PutItem", DENIED)
-        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(claimed={"b"}, throttled={"a"})
+        assert world.store().claim(bare(["a", "b"]), MINUTE) == nothing_but(claimed={"b"}, undecided={"a"})
 
     def test_is_not_reported_when_it_has_passed(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
         world.dynamodb.trouble = troubles(LOST, THROTTLED)
@@ -307,7 +307,7 @@ class TestClaimsThatMayHaveBeenWritten:
         world.dynamodb.trouble = lambda number, *rest: LOST if number == 1 else inner(number, *rest)
         keys = ids(30)
         claims = world.store().claim(bare(keys), MINUTE)
-        assert claims == nothing_but(claimed=set(keys[25:]), throttled=set(keys[:25]))
+        assert claims == nothing_but(claimed=set(keys[25:]), undecided=set(keys[:25]))
         assert {key for key in keys if world.item(key)} == set(keys[25:])
 
     def test_block_others_but_not_the_next_claim_of_the_same_store(self, world: World) -> None:

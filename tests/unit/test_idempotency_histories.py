@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import TransientError
-from common.idempotency import Claims
+from oncestream.idempotency import Claims
 from tests.unit.fake_dynamodb import Trouble, interleave
 from tests.unit.idempotency_world import (
     DENIED,
@@ -94,7 +94,7 @@ class TestAnyHistory:
         claimed = [result.claimed if result else frozenset() for result in results]
         assert not claimed[0] & claimed[1]
         for result in filter(None, results):
-            parts = [result.claimed, result.completed, result.suspect, result.in_progress, result.throttled]
+            parts = [result.claimed, result.completed, result.suspect, result.in_progress, result.undecided]
             assert sorted(key for part in parts for key in part) == KEYS
             assert not result.claimed & foreign.keys()
             assert result.completed <= {key for key in foreign if foreign[key]["status"]["S"] == "COMPLETED"}

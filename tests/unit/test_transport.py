@@ -30,7 +30,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from common.dynamodb import Calls, Fault, Request
+from oncestream.calls import Calls, Fault, Request
 from oncestream.transport import Transport
 from oncestream.transport.boto3 import Boto3Transport
 from oncestream.transport.crt import CrtTransport

@@ -12,7 +12,7 @@ from hashlib import sha256
 import boto3
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 
-from common.idempotency import BulkIdempotency
+from oncestream.idempotency import BulkIdempotency
 
 sqs = boto3.client("sqs")
 MAIL_QUEUE_URL = os.environ["MAIL_QUEUE_URL"]
@@ -33,7 +33,7 @@ def handler(event, context):
         sequence_numbers[order["id"]].append(record["kinesis"]["sequenceNumber"])
 
     claims = store.claim(digests.items(), context.get_remaining_time_in_millis())
-    waiting = set(claims.in_progress | claims.throttled)  # somebody else's, or nobody's yet: again later
+    waiting = set(claims.in_progress | claims.undecided)  # somebody else's, or nobody's yet: again later
     # claims.completed was done before, and claims.suspect with another payload: neither is done again.
     done = set()
     try:

@@ -28,17 +28,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import batched
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyKeyError
 
-from common.claim_items import Layout
-from common.claim_run import STATEMENTS_A_CALL, ClaimRun, State
-from common.dynamodb import Calls, Fault, Request
-from common.errors import TransientError
+from oncestream.calls import Calls, Fault, Request, in_groups
+from oncestream.claim_items import Layout
+from oncestream.claim_run import STATEMENTS_A_CALL, ClaimRun, State
+from oncestream.errors import TransientError
 from oncestream.transport.boto3 import Boto3Transport
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Claims:
     """Done before, by something with another digest. A claim does not decide what that means: compare."""
     in_progress: frozenset[str]
     """Somebody else's claim, still valid. Completed or free again later."""
-    throttled: frozenset[str]
+    undecided: frozenset[str]
     """Not decided, because DynamoDB refused or did not answer. To be tried again later."""
 
 
@@ -197,7 +196,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         time, is taken over by Powertools' own conditional put. Once a request has found nothing but existing
         keys, the rest is read first, 100 a request.
 
-        A claim that was perhaps written although the answer is missing is reported as throttled. It is
+        A claim that was perhaps written although the answer is missing is reported as undecided. It is
         deleted again before this returns, if time and DynamoDB allow. If not it is remembered, and the next
         :meth:`claim` or :meth:`release` of this object deals with it. Failing that, it runs out like any
         claim.
@@ -216,7 +215,8 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         IdempotencyKeyError
             A key is empty.
         """
-        hashes, digests = dict[str, str](), dict[str, str]()
+        hashes: dict[str, str] = {}
+        digests: dict[str, str] = {}
         now = self._calls.clock()
         self._forget_what_ran_out(now)
         owner, until = secrets.token_hex(8), int((now + remaining_time_in_millis / 1000) * 1000)
@@ -254,13 +254,14 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         """
         now = self._calls.clock()
         deadline, expires = now + self._patience, int(now + self.expires_after_seconds)
-        hashes, digests = dict[str, str](), dict[str, str]()
+        hashes: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for key, digest in keys:
             hashed = self._hash(key)
             hashes[hashed], digests[hashed] = key, digest
         waiting, failed, fault = list(hashes), set[str](), None
         for _ in self._calls.rounds(deadline):
-            groups, waiting = list(batched(waiting, WRITES_A_CALL, strict=False)), []
+            groups, waiting = list(in_groups(waiting, WRITES_A_CALL)), []
             requests = (
                 Request("BatchWriteItem", group, self._layout.completions(group, digests, expires))
                 for group in groups
@@ -351,7 +352,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         failed: dict[str, Fault] = {}
         requests = (
             Request("BatchExecuteStatement", group, self._layout.deletes(group, owners))
-            for group in batched(keys, STATEMENTS_A_CALL, strict=False)
+            for group in in_groups(keys, STATEMENTS_A_CALL)
         )
         for (_, group, _), answer in self._calls.send(requests, deadline):
             if isinstance(answer, Fault):
@@ -383,7 +384,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             completed=frozenset(keys["completed"]),
             suspect=frozenset(keys["suspect"]),
             in_progress=frozenset(keys["in_progress"]),
-            throttled=frozenset(keys[None]),
+            undecided=frozenset(keys[None]),
         )
 
     def _complain(self, verb: str, keys: int, fault: Fault | None) -> None:

@@ -18,10 +18,10 @@ COMPLETED = STATUS_CONSTANTS["COMPLETED"]
 
 _ALL_OLD = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
 
-type Item = dict[str, dict[str, Any]]
+Item = dict[str, dict[str, Any]]
 """As DynamoDB writes it: ``{"id": {"S": "..."}, "expiration": {"N": "..."}}``."""
 
-type Body = dict[str, Any]
+Body = dict[str, Any]
 """A request, as the API reference shows it."""
 
 

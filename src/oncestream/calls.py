@@ -14,7 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, NamedTuple, Self
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -130,8 +131,15 @@ class Request(NamedTuple):
     body: dict[str, Any]
 
 
-type Outcome = tuple[Request, dict[str, Any] | Fault]
+Outcome = tuple[Request, dict[str, Any] | Fault]
 """A request, and its answer or its fault."""
+
+
+def in_groups(keys: Iterable[str], size: int) -> Iterator[tuple[str, ...]]:
+    """``keys`` in groups of ``size``; the last may be smaller. (``itertools.batched`` is of Python 3.12.)"""
+    left = iter(keys)
+    while group := tuple(islice(left, size)):
+        yield group
 
 
 class Calls:
@@ -159,36 +167,21 @@ class Calls:
         self._sleep = sleep
         self._jitter = jitter
 
-    def send(self, requests: Iterable[Request | None], deadline: float) -> Iterator[Outcome]:
-        """Send requests. None is begun after ``deadline`` (in the clock's seconds).
+    def exchange(self, deadline: float) -> Exchange:
+        """A go of requests. None is begun after ``deadline`` (in the clock's seconds)."""
+        return Exchange(self._transport, self._in_flight, self.clock, deadline)
 
-        The outcomes are in the order of the requests. A request is asked for when it can be sent, and an
-        outcome handed out as soon as it is there: what it takes to make the one and to deal with the other is
-        done while requests are under way. A ``None`` among the requests is a moment to look for outcomes.
+    def send(self, requests: Iterable[Request], deadline: float) -> Iterator[Outcome]:
+        """Send requests, and hand out each outcome as soon as it is there, in the order of the requests.
+
+        A request is asked for when it can be sent: what it takes to make the one and to deal with the outcome of
+        the other is done while requests are under way.
         """
-        under_way: deque[tuple[Request, Pending | Fault]] = deque()
-        try:
+        with self.exchange(deadline) as exchange:
             for request in requests:
-                while under_way and (len(under_way) >= self._in_flight or _is_here(under_way[0][1])):
-                    yield _outcome(*under_way.popleft())
-                if request is not None:
-                    under_way.append((request, self._begin(request, deadline)))
-            while under_way:
-                yield _outcome(*under_way.popleft())
-        finally:
-            # Whoever breaks off, because of a defect, may clean up: nothing may have its effect after that.
-            for _, pending in under_way:
-                if not isinstance(pending, Fault):
-                    with suppress(Exception):
-                        pending.result()
-
-    def _begin(self, request: Request, deadline: float) -> Pending | Fault:
-        if self.clock() > deadline:
-            return _TOO_LATE
-        try:
-            return self._transport.send(request.operation, request.body)
-        except (BotoCoreError, ClientError) as error:
-            return Fault.of_request(error)
+                yield from exchange.room()
+                exchange.send(request)
+            yield from exchange.rest()
 
     def rounds(self, deadline: float) -> Iterator[int]:
         """Count attempts, sleeping before each but the first; end with the last one, or at ``deadline``.
@@ -202,6 +195,63 @@ class Calls:
                 return
             self._sleep(pause)
             yield attempt
+
+
+class Exchange:
+    """Requests of one go, ``in_flight`` of them at once. Outcomes are handed out in the order of the requests.
+
+    It is a context: whoever breaks off, because of a defect, leaves no request behind that may have its effect later.
+    """
+
+    def __init__(
+        self, transport: Transport, in_flight: int, clock: Callable[[], float], deadline: float
+    ) -> None:
+        self._transport = transport
+        self._in_flight = in_flight
+        self._clock = clock
+        self._deadline = deadline
+        self._under_way: deque[tuple[Request, Pending | Fault]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _, pending in self._under_way:
+            if not isinstance(pending, Fault):
+                with suppress(Exception):
+                    pending.result()
+        self._under_way.clear()
+
+    def room(self) -> Iterator[Outcome]:
+        """What has come back, and what has to come back before another request can be sent."""
+        yield from self.here()
+        while len(self._under_way) >= self._in_flight:
+            yield self._next()
+
+    def here(self) -> Iterator[Outcome]:
+        """What has come back, without waiting."""
+        while self._under_way and _is_here(self._under_way[0][1]):
+            yield self._next()
+
+    def send(self, request: Request) -> None:
+        """Send a request; ask for :meth:`room` first."""
+        self._under_way.append((request, self._begin(request)))
+
+    def rest(self) -> Iterator[Outcome]:
+        """Wait for all that is under way."""
+        while self._under_way:
+            yield self._next()
+
+    def _next(self) -> Outcome:
+        return _outcome(*self._under_way.popleft())
+
+    def _begin(self, request: Request) -> Pending | Fault:
+        if self._clock() > self._deadline:
+            return _TOO_LATE
+        try:
+            return self._transport.send(request.operation, request.body)
+        except (BotoCoreError, ClientError) as error:
+            return Fault.of_request(error)
 
 
 def _is_here(pending: Pending | Fault) -> bool:
