@@ -1,6 +1,6 @@
 """Off a Kinesis stream, with an effect that no unique key protects: the whole batch is claimed first.
 
-Needs src/common of this repository: idempotency.py and what it imports.
+Needs src/oncestream of this repository.
 """
 
 import base64
