@@ -86,10 +86,11 @@ prove-model: setup ## the protocol of the claims, in every order of its steps, b
 chaos: setup .local/tools/mitmproxy/.ready ## the stack loads records while its parts are broken, and a page about it [RECORDS=N] [SEED=N]
 	@.venv/bin/python -m chaos $(if $(filter command line environment,$(origin RECORDS)),--records $(RECORDS)) $(if $(SEED),--seed $(SEED))
 
-lint: .venv/.ready .local/tools/sam/.ready ## style, types, and the template
+lint: .venv/.ready .local/tools/sam/.ready ## style, types, who imports whom, and the template
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy src local cli chaos
+	@PYTHONPATH=src .venv/bin/lint-imports --cache-dir .local/import-linter
 	@$(SAM) validate --lint
 
 # Not in lint: Checkov is 270 MB, a minute to install, and asks the same after every change that is not the template's.

@@ -40,7 +40,7 @@ class Repeated:
         self.end = end
         self.size = len(beginning) + max(1, size // len(part)) * len(part) + len(end)
 
-    def get_object(self, *, Range: str, **_: Any) -> dict[str, Any]:  # noqa: N803 (boto3's name)
+    def get_object(self, *, Range: str, **_: Any) -> dict[str, Any]:
         """A range, as S3 answers it."""
         start, last = map(int, Range.removeprefix("bytes=").split("-"))
         data = self.beginning[start : last + 1]
@@ -116,7 +116,7 @@ class Kinesis:
     def __init__(self) -> None:
         self.bytes = 0
 
-    def put_records(self, *, Records: list[dict[str, Any]], **_: Any) -> dict[str, Any]:  # noqa: N803
+    def put_records(self, *, Records: list[dict[str, Any]], **_: Any) -> dict[str, Any]:
         """Count a request."""
         self.bytes += sum(len(record["Data"]) for record in Records)
         return {"Records": [{"SequenceNumber": "1", "ShardId": "shardId-000000000000"} for _ in Records]}

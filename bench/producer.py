@@ -3,7 +3,7 @@ own.
 
 The clock makes it exact and quick: 20,000 records through one shard take 20 simulated seconds and a
 fraction of a real one. A request takes 10 to 50 ms; a shard takes 1,000 records and 1 MiB in any second
-(tests/unit/kinesis_limits.py).
+(bench/kinesis_limits.py).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import batched
 from typing import Any
 
+from bench.kinesis_limits import LimitedKinesis, VirtualClock
 from bench.records import message
 from producer.pace import SHARD_BYTES, SHARD_RECORDS
 from producer.publish import Entry, Publisher
-from tests.unit.kinesis_limits import LimitedKinesis, VirtualClock
 
 RECORDS = 20_000
 SHARDS = (1, 2, 4, 8)

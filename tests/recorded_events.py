@@ -20,6 +20,7 @@ from urllib.parse import unquote_plus
 
 from common.record import Record, RejectedLine
 from local.records import flights
+from tables.check import check_payload
 from tests.unit.uploads_aws import ledger_properties
 from uploads.ledger import Ledger
 
@@ -187,7 +188,9 @@ class World:
         return Effect(
             rows=frozenset(self.query("SELECT id FROM records")),
             rejected=tuple(sorted(self.query("SELECT reason FROM rejected_records"))),
-            published=frozenset(Record.from_bytes(each).id for each in data if each not in bad),
+            published=frozenset(
+                Record.from_bytes(each, check_payload).id for each in data if each not in bad
+            ),
             bad_lines=tuple(sorted({line.id: line.rejected.reason for line in bad.values()}.values())),
             uploads={
                 entry.upload.key: entry.upload.failed or entry.upload.chunks for entry in entries if entry

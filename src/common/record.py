@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import msgspec
 
 from common.errors import PermanentError
-from common.json_text import WRONG, fault_of, fields_of, has_nul, kind_of, text_of, value_of
-from tables.model import first_of, judge_of
-from tables.payload import Payload
+from common.json_text import WRONG, fault_of, fields_of, kind_of, text_of, value_of
+from common.reasons import first_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_RECORD_BYTES = 1024 * 1024
 """What Kinesis takes as one record: 1 MiB, the partition key counted in.
@@ -28,9 +30,6 @@ MAX_INTEGER = 2**31 - 1
 
 MAX_IDENTIFIER = 256
 """Characters of an id or a partition key. A partition key of Kinesis has no more."""
-
-judge = judge_of(Payload)
-"""Raises :class:`PermanentError` for a payload (JSON text) that does not fit its type."""
 
 # An id is a primary key and a word in a log line: short, and without control characters (NUL is one of them).
 _identifier = re.compile(r"[^\x00-\x1f\x7f]{1,256}")
@@ -66,7 +65,7 @@ class Record(msgspec.Struct, frozen=True):
     the caller or derived from the place in a file, never drawn from the stream.
 
     The constructor checks nothing: a record is read by ``from_bytes``, or made of checked parts
-    (:func:`check_identifier`, :func:`checked_payload`).
+    (:func:`check_identifier`, :func:`tables.check.checked_payload`).
     """
 
     id: str
@@ -76,8 +75,11 @@ class Record(msgspec.Struct, frozen=True):
     upload: Line | None = None
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
+    def from_bytes(cls, data: bytes, check_payload: Callable[[str], None]) -> Self:
         """Read a record from the bytes of a stream record.
+
+        ``check_payload`` raises :class:`PermanentError` for a payload that may not be stored
+        (:func:`tables.check.check_payload`).
 
         Raises
         ------
@@ -91,7 +93,7 @@ class Record(msgspec.Struct, frozen=True):
             message = _decode_message(data)
             payload = bytes(message.payload).decode()
         except msgspec.ValidationError as error:
-            raise PermanentError(first_of(faults_of_fields(data, _FIELDS))) from error
+            raise PermanentError(first_of(faults_of_fields(data, _FIELDS, check_payload))) from error
         except WRONG as error:
             raise PermanentError(fault_of(data)) from error
         upload = message.upload
@@ -214,35 +216,7 @@ def check_own_id(record_id: str) -> None:
         raise PermanentError(f"id: has the form of {_PLACE}, which is reserved: give another id")
 
 
-def check_payload(text: str) -> None:
-    """Check a payload, given as valid JSON text: that Postgres can hold it, and that it fits its type.
-
-    What jsonb refuses for its size (nesting, digits) is left to Postgres.
-
-    Raises
-    ------
-    PermanentError
-        The message is the reason.
-    """
-    if has_nul(text):
-        raise PermanentError("payload holds a NUL (U+0000), which Postgres cannot store")
-    judge(text)
-
-
-def checked_payload(data: bytes) -> str:
-    """The payload in ``data``, as it stands there.
-
-    Raises
-    ------
-    PermanentError
-        The bytes are not UTF-8, not JSON, or JSON that is no payload. The message is the reason.
-    """
-    text = value_of(data).decode()
-    check_payload(text)
-    return text
-
-
-def faults_of_fields(data: bytes, known: dict[str, bool]) -> list[str]:
+def faults_of_fields(data: bytes, known: dict[str, bool], check_payload: Callable[[str], None]) -> list[str]:
     """What is wrong with the fields of what is no record, given as JSON: at least one fault.
 
     ``known`` has the names of the fields, and whether they are required.

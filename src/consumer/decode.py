@@ -15,6 +15,7 @@ import msgspec
 
 from common.errors import PermanentError
 from common.record import Line, Record, RejectedLine, check_identifier, is_place_in
+from tables.check import check_payload
 
 REASON_LENGTH = 2_000
 RECORD_ID_LENGTH = 256
@@ -101,7 +102,9 @@ def decode(record: dict[str, Any], now: Callable[[], float] = time.time) -> Arri
         return Rejection(digest(raw), f"not base64: {error}", raw, shard_id, sequence_number, arrived_at)
     try:
         redriven = is_redriven(kinesis.get("partitionKey"), raw)
-        return Arrived(Record.from_bytes(raw), raw, shard_id, sequence_number, arrived_at, redriven)
+        return Arrived(
+            Record.from_bytes(raw, check_payload), raw, shard_id, sequence_number, arrived_at, redriven
+        )
     except PermanentError as error:
         reason = str(error)
     line = RejectedLine.from_bytes(raw)

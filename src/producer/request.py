@@ -12,10 +12,11 @@ import msgspec
 
 from common.errors import PermanentError
 from common.json_text import BLANKS, BOM, WRONG, fault_of, fields_of, items_of
-from common.record import Record, check_identifier, check_own_id, check_payload, faults_of_fields
+from common.reasons import first_of
+from common.record import Record, check_identifier, check_own_id, faults_of_fields
 from producer.entry import Entry, Published, Unpublished
 from producer.uuid7 import uuid7
-from tables.model import first_of
+from tables.check import check_payload
 
 MAX_RECORDS = 10_000
 """Records in one request: what can be published in the time of one call, and listed in its answer."""
@@ -281,7 +282,7 @@ def _record(text: bytes) -> Record:
     except msgspec.ValidationError as error:
         if "upload" in (fields_of(text) or {}):
             raise PermanentError("upload: is for records that come from a file") from error
-        raise PermanentError(first_of(faults_of_fields(text, _FIELDS))) from error
+        raise PermanentError(first_of(faults_of_fields(text, _FIELDS, check_payload))) from error
     except WRONG as error:
         raise PermanentError(fault_of(text)) from error
     # An id that is null is a wrong id, not a missing one.

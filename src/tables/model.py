@@ -9,9 +9,8 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from common.errors import PermanentError
 from common.json_text import kind_of
+from common.reasons import faults_of, first_of, printable
 
-_MAX_REASON = 500
-_SHOWN_FAULTS = 3
 # For a person, where pydantic's own words speak of Python.
 _WORDS = {
     "missing": "is missing",
@@ -73,21 +72,6 @@ def judge_of(payload: type[AnyObject] | type[BaseModel]) -> Callable[[str], None
     return judge
 
 
-def printable(reason: str) -> str:
-    """A reason that a log line and a text column can hold: names and values in it are the sender's."""
-    start = reason[:_MAX_REASON]
-    escaped = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in start)
-    return escaped if start == reason else f"{escaped}..."
-
-
-def first_of(faults: list[str]) -> str:
-    """Faults in one line: the first three, and how many more there are."""
-    shown = faults[:_SHOWN_FAULTS]
-    if len(faults) > len(shown):
-        shown.append(f"and {len(faults) - len(shown)} more")
-    return printable("; ".join(shown))
-
-
 def _any_object(text: str) -> None:
     if not text.startswith("{"):
         raise PermanentError(f"payload: is {kind_of(text[:1].encode())}, and must be an object")
@@ -107,16 +91,11 @@ def _models(annotation: Any, seen: set[Any]) -> Iterator[type[BaseModel]]:
 
 
 def _reason_of(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    if faults[0]["type"] == "json_invalid":
+    first, *_ = error.errors(include_url=False, include_context=False, include_input=False)
+    if first["type"] == "json_invalid":
         # The text is JSON. pydantic's parser has limits of its own: 200 levels, 4,300 digits of an integer.
-        problem = faults[0]["msg"].removeprefix("Invalid JSON: ")
+        problem = first["msg"].removeprefix("Invalid JSON: ")
         problem = problem.replace("number out of range", "an integer of more than 4,300 digits")
         problem = problem.replace("recursion limit exceeded", "nested too deeply")
         return printable(f"payload: its type cannot be checked: {problem}")
-    return first_of([_sentence(fault) for fault in faults])
-
-
-def _sentence(fault: Any) -> str:
-    name = ".".join(map(str, ("payload", *fault["loc"])))
-    return f"{name}: {_WORDS.get(fault['type'], fault['msg'].removeprefix('Value error, '))}"
+    return first_of(faults_of(error, "payload", words=_WORDS))

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from common.errors import PermanentError
+from common.reasons import faults_of, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,9 +119,7 @@ class ChunkJob(BaseModel):
         try:
             return cls.model_validate_json(body)
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise PermanentError(f"not a chunk job: {where + ': ' if where else ''}{fault['msg']}") from error
+            raise PermanentError(f"not a chunk job: {first_of(faults_of(error))}") from error
 
 
 class ChunkCount(BaseModel):

@@ -12,6 +12,8 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
+from common.reasons import faults_of, first_of
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectCreated:
@@ -129,6 +131,4 @@ def _created(
 
 
 def _not_understood(error: ValidationError) -> PassedOver:
-    fault = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, fault["loc"]))
-    return PassedOver(f"not an S3 notification: {where}: {fault['msg']}", refused=True)
+    return PassedOver(f"not an S3 notification: {first_of(faults_of(error))}", refused=True)

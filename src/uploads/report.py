@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common import clients
 from common.errors import PermanentError, TransientError
 from common.observability import logger, tracer
+from common.reasons import faults_of, first_of
 from common.settings import ReportSettings
 from common.waiting import BELIEVED
 from postgres.database import Database
@@ -219,8 +220,7 @@ def handler(event: Any, _context: LambdaContext) -> dict[str, Any]:
     try:
         asked = Request.model_validate(event)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        raise PermanentError(": ".join([*map(str, fault["loc"]), fault["msg"]])) from error
+        raise PermanentError(first_of(faults_of(error))) from error
     return _answer(_report(), asked)
 
 

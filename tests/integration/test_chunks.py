@@ -16,6 +16,7 @@ import pytest
 
 from common import clients
 from common.record import Record, RejectedLine
+from tables.check import check_payload
 from tests.unit.uploads_aws import Context
 from uploads import chunks
 from uploads.chunk_job import ChunkCount, ChunkJob
@@ -115,7 +116,11 @@ class World:
         return data
 
     def records(self) -> list[Record]:
-        return [Record.from_bytes(data) for data in self.stream() if RejectedLine.from_bytes(data) is None]
+        return [
+            Record.from_bytes(data, check_payload)
+            for data in self.stream()
+            if RejectedLine.from_bytes(data) is None
+        ]
 
     def rejected(self) -> list[RejectedLine]:
         return [line for data in self.stream() if (line := RejectedLine.from_bytes(data))]

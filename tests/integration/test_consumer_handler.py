@@ -12,6 +12,7 @@ from pg8000.native import Connection
 from common import clients
 from common.record import Record
 from consumer import handler as consumer
+from tables.check import check_payload
 from tests.unit.consumer_support import POISON, Context, failed, message, stream_event
 
 HUGE = b'{"id":"huge","partition_key":"p","payload":{"n":1' + b"0" * 200_000 + b"}}"
@@ -193,7 +194,7 @@ def test_lines_that_repeat_an_id_are_counted_once_each(function: Consumer) -> No
 
 
 def digest_of(data: bytes) -> str:
-    return hashlib.sha256(Record.from_bytes(data).payload_json.encode()).hexdigest()
+    return hashlib.sha256(Record.from_bytes(data, check_payload).payload_json.encode()).hexdigest()
 
 
 def test_lines_with_a_known_id_and_other_content_are_kept_once_each(function: Consumer) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from pg8000.native import Connection
 
-from common import record
 from common.record import Record
 from consumer.decode import Arrived, Rejection, decode
 from consumer.sink import PostgresSink, Stored
 from postgres.database import Database
 from producer.entry import Entry
 from producer.request import Request, records_of_body
+from tables import check
+from tables.check import check_payload
 from tables.model import Model, judge_of
 from tests.unit.chunk_files import UPLOAD, job_of
 from tests.unit.consumer_support import message, stream_record
@@ -87,7 +88,7 @@ def test_a_line_s_number_does_too_also_with_a_type_that_reads_it_as_a_double(
         amount: Decimal
         share: float
 
-    monkeypatch.setattr(record, "judge", judge_of(Order))
+    monkeypatch.setattr(check, "judge", judge_of(Order))
     data = b'{"amount": 12345678901234567.89, "share": 0.1234567890123456789}\n'
     (entry,) = Rows(job_of(data)).ndjson(split_lines([data]))
     store.store(entry.data)
@@ -130,4 +131,4 @@ def test_a_message_with_a_line_s_id_does_not_take_the_line_s_place(store: Store)
     assert store.store(line.data).inserted == {f"{UPLOAD}:0"}
     assert store.column("SELECT payload->>'n' FROM records") == ["1"]
     assert store.column("SELECT raw FROM rejected_records") == [forged]
-    assert Record.from_bytes(line.data).id == f"{UPLOAD}:0"
+    assert Record.from_bytes(line.data, check_payload).id == f"{UPLOAD}:0"

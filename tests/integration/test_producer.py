@@ -16,6 +16,7 @@ from common.errors import TransientError
 from common.record import Record
 from producer import api
 from producer.publish import Entry, Publisher
+from tables.check import check_payload
 
 if TYPE_CHECKING:
     from local.ministack import MiniStack
@@ -138,5 +139,8 @@ def test_the_handler_publishes_an_http_request(
     api._publisher.cache_clear()
     answer = json.loads(response["body"])
     assert (response["statusCode"], answer["accepted"]) == (200, 2_000)
-    found = {record.id: record for record in (Record.from_bytes(r["Data"]) for r in read(kinesis, stream))}
+    found = {
+        record.id: record
+        for record in (Record.from_bytes(r["Data"], check_payload) for r in read(kinesis, stream))
+    }
     assert [json.loads(found[record_id].payload_json) for record_id in answer["ids"]] == payloads

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench import producer
+from bench.kinesis_limits import LimitedKinesis, VirtualClock
 from producer.publish import Entry
-from tests.unit.kinesis_limits import LimitedKinesis, VirtualClock
 
 ENTRIES = [Entry(str(number), str(number), f"record {number}".encode()) for number in range(3_000)]
 

@@ -21,6 +21,7 @@ from common import clients
 from common.errors import PermanentError
 from common.observability import logger
 from common.record import Record, RejectedLine
+from tables.check import check_payload
 from tests.unit.chunk_files import UPLOAD, job_of
 from tests.unit.uploads_aws import LEDGER, Aws, Context, moto_aws
 from uploads import chunks
@@ -153,7 +154,9 @@ def test_a_chunk_job_is_published_counted_and_remembered(world: World) -> None:
     assert world.logs[0]["count"] == {"lines": 3, "published": 2, "rejected": 1}
     messages = world.stream()
     assert [
-        json.loads(Record.from_bytes(data).payload_json) for data in messages if b"rejected" not in data
+        json.loads(Record.from_bytes(data, check_payload).payload_json)
+        for data in messages
+        if b"rejected" not in data
     ] == [
         {"n": 1},
         {"n": 2},

@@ -10,6 +10,7 @@ import pytest
 from common.json_text import BOM
 from common.record import MAX_RECORD_BYTES, Line, Record, RejectedLine
 from producer.entry import Entry
+from tables.check import check_payload
 from tests.unit.chunk_files import UPLOAD, job_of
 from uploads.chunk_job import ChunkJob
 from uploads.formats.csv_rows import csv_rows
@@ -29,7 +30,7 @@ def entries_of(data: bytes, job: ChunkJob | None = None, **changes: Any) -> list
 
 
 def records_of(data: bytes, **changes: Any) -> list[Record]:
-    return [Record.from_bytes(entry.data) for entry in entries_of(data, **changes)]
+    return [Record.from_bytes(entry.data, check_payload) for entry in entries_of(data, **changes)]
 
 
 def rejected(entry: Entry) -> RejectedLine:
@@ -152,7 +153,9 @@ def test_a_bad_line_is_rejected_with_its_reason_and_its_bytes_and_its_neighbours
     line: bytes, reason: str
 ) -> None:
     before, entry, after = entries_of(b'{"n": 1}\n' + line + b'\r\n{"n": 2}\n')
-    assert [json.loads(Record.from_bytes(good.data).payload_json) for good in (before, after)] == [
+    assert [
+        json.loads(Record.from_bytes(good.data, check_payload).payload_json) for good in (before, after)
+    ] == [
         {"n": 1},
         {"n": 2},
     ]
@@ -174,7 +177,9 @@ def test_a_bad_line_is_rejected_with_its_reason_and_its_bytes_and_its_neighbours
 )
 def test_a_bad_csv_row_is_rejected_and_its_neighbours_land(row: bytes, reason: str) -> None:
     before, entry, after = entries_of(b"a,b\n1,1\n" + row + b"\n3,3\n", format="csv")
-    assert [json.loads(Record.from_bytes(good.data).payload_json)["a"] for good in (before, after)] == [
+    assert [
+        json.loads(Record.from_bytes(good.data, check_payload).payload_json)["a"] for good in (before, after)
+    ] == [
         "1",
         "3",
     ]
@@ -215,14 +220,14 @@ def test_no_field_of_the_data_gives_the_id_of_a_line(upload: str, file_format: s
 def test_a_line_goes_onto_the_stream_as_it_is(payload: bytes) -> None:
     (entry,) = entries_of(b" \t" + payload + b" \r\n")
     assert b'"payload":' + payload + b',"upload":' in entry.data
-    assert Record.from_bytes(entry.data).payload_json.encode() == payload
+    assert Record.from_bytes(entry.data, check_payload).payload_json.encode() == payload
 
 
 @pytest.mark.parametrize("length", [MAX_LINE_BYTES + 1, 3 * MAX_LINE_BYTES])
 def test_a_line_that_is_too_long_names_its_length_and_keeps_its_beginning(length: int) -> None:
     line = b'{"a": "' + b"x" * (length - 9) + b'"}'
     long, good = entries_of(line + b'\n{"n": 1}\n')
-    assert Record.from_bytes(good.data).id == f"{UPLOAD}:{length + 1}"
+    assert Record.from_bytes(good.data, check_payload).id == f"{UPLOAD}:{length + 1}"
     fault = rejected(long).rejected
     assert fault.reason == f"{length} bytes, and a line has at most 1048576 (the first 65536 are kept)"
     assert fault.raw == line[:KEPT_BYTES]
@@ -234,7 +239,7 @@ def test_a_csv_row_that_is_too_long_is_rejected_as_a_line_is() -> None:
     fault = rejected(long).rejected
     assert fault.reason == f"{len(row)} bytes, and a line has at most 1048576 (the first 65536 are kept)"
     assert fault.raw == row[:KEPT_BYTES]
-    assert json.loads(Record.from_bytes(good.data).payload_json) == {"a": "1", "b": "2"}
+    assert json.loads(Record.from_bytes(good.data, check_payload).payload_json) == {"a": "1", "b": "2"}
 
 
 def test_a_line_that_fits_and_whose_record_does_not_is_rejected() -> None:

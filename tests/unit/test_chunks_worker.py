@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from common.errors import PermanentError, TransientError
 from common.record import Record, RejectedLine
 from producer.publish import Publisher
+from tables.check import check_payload
 from tests.unit.chunk_files import ETAG, UPLOAD, FakeS3, client_error, job_of
 from uploads import chunk_worker, object_bytes
 from uploads.chunk_job import ChunkCount, ChunkFailure, ChunkJob
@@ -110,7 +111,9 @@ class World:
 
     @property
     def records(self) -> list[Record]:
-        return [Record.from_bytes(data) for data in self.kinesis.data if b'"rejected":' not in data]
+        return [
+            Record.from_bytes(data, check_payload) for data in self.kinesis.data if b'"rejected":' not in data
+        ]
 
     @property
     def rejected(self) -> list[RejectedLine]:

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, computed_field, field_validator
 
-from common import record
 from common.errors import PermanentError
+from common.record import Record
 from consumer.decode import Arrived, Rejection, decode
 from producer.entry import Entry, Published
 from producer.request import Request, records_of_body, records_of_event
+from tables import check
 from tables.model import Model, judge_of
 from tests.unit.chunk_files import job_of
 from tests.unit.consumer_support import stream_record
@@ -113,7 +114,7 @@ NAMES = [model.__name__ + " " + text[:30] for model, text in GOOD]
 @pytest.fixture
 def payload_type(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Put another type in the place of the payload's."""
-    return lambda model: monkeypatch.setattr(record, "judge", judge_of(model))
+    return lambda model: monkeypatch.setattr(check, "judge", judge_of(model))
 
 
 def over_http(payload: str) -> Request:
@@ -156,7 +157,7 @@ def test_a_line_that_fits_is_stored_as_it_was_written(
 def test_what_does_not_fit_is_refused_with_one_reason_by_producer_and_consumer(
     payload_type: Any, model: type[BaseModel], payload: str, reason: str
 ) -> None:
-    message = record.Record("a", "a", payload).to_bytes()
+    message = Record("a", "a", payload).to_bytes()
     payload_type(model)
     request = over_http(payload)
     assert request.entries == []

@@ -14,12 +14,13 @@ import pytest
 from botocore.exceptions import ConnectTimeoutError
 from moto import mock_aws
 
+from bench.kinesis_limits import LimitedKinesis, VirtualClock, client_error
 from common import clients
 from common.record import Record
 from producer import api, request
 from producer.publish import Publisher
 from producer.request import MAX_BODY_BYTES, MAX_RECORDS
-from tests.unit.kinesis_limits import LimitedKinesis, VirtualClock, client_error
+from tables.check import check_payload
 
 
 class Context(SimpleNamespace):
@@ -88,7 +89,7 @@ def post(body: Any = None, *, seconds: float = 60.0, **options: Any) -> tuple[in
 
 
 def stored(kinesis: LimitedKinesis) -> list[Record]:
-    return [Record.from_bytes(entry["Data"]) for entry in kinesis.stored]
+    return [Record.from_bytes(entry["Data"], check_payload) for entry in kinesis.stored]
 
 
 GOOD = {"id": "a", "partition_key": "k", "payload": {"n": 1}}
@@ -527,5 +528,5 @@ class TestWithBoto3:
                 StreamName="the-stream", ShardId="shardId-000000000000", ShardIteratorType="TRIM_HORIZON"
             )["ShardIterator"]
             (record,) = client.get_records(ShardIterator=iterator)["Records"]
-            assert Record.from_bytes(record["Data"]) == Record("a", "k", '{"n":1}')
+            assert Record.from_bytes(record["Data"], check_payload) == Record("a", "k", '{"n":1}')
         clients.kinesis.cache_clear()

@@ -20,11 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from common.errors import TransientError
-from common.record import MAX_RECORD_BYTES, Record
-from producer.packing import MAX_REQUEST_BYTES, MAX_REQUEST_RECORDS
-from producer.publish import Entry, Published, Publisher
-from tests.unit.kinesis_limits import (
+from bench.kinesis_limits import (
     HASHES,
     LIMITERS,
     THROTTLED,
@@ -33,6 +29,10 @@ from tests.unit.kinesis_limits import (
     client_error,
     entry_size,
 )
+from common.errors import TransientError
+from common.record import MAX_RECORD_BYTES, Record
+from producer.packing import MAX_REQUEST_BYTES, MAX_REQUEST_RECORDS
+from producer.publish import Entry, Published, Publisher
 
 
 def entries(count: int, size: int = 300, key: Callable[[int], str] = "key-{}".format) -> Iterator[Entry]:

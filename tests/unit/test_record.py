@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from common.errors import PermanentError
 from common.record import Fault, Line, Record, RejectedLine
+from tables.check import check_payload
 
 GOOD: dict[str, Any] = {"id": "a", "partition_key": "k", "payload": {"n": 1}}
 UPLOAD = "0123456789abcdef" * 2
@@ -26,7 +27,7 @@ def nested(depth: int) -> dict[str, Any]:
 
 def reason(data: bytes) -> str:
     with pytest.raises(PermanentError) as refused:
-        Record.from_bytes(data)
+        Record.from_bytes(data, check_payload)
     return str(refused.value)
 
 
@@ -39,12 +40,12 @@ class TestBytes:
         payload = '{ "b":[1.50, null],\n"a" :"\\u00fc ü"}'
         record = Record(id="ä", partition_key="k", payload_json=payload)
         assert record.to_bytes() == f'{{"id":"ä","partition_key":"k","payload":{payload}}}'.encode()
-        assert Record.from_bytes(record.to_bytes()) == record
+        assert Record.from_bytes(record.to_bytes(), check_payload) == record
 
     def test_say_where_in_a_file_the_record_comes_from(self) -> None:
         record = Record("a", "k", "{}", Line(id="u", chunk=0, line=1))
         assert json.loads(record.to_bytes())["upload"] == {"id": "u", "chunk": 0, "line": 1}
-        assert Record.from_bytes(record.to_bytes()) == record
+        assert Record.from_bytes(record.to_bytes(), check_payload) == record
 
     @pytest.mark.parametrize(
         ("data", "expected"),
@@ -71,11 +72,11 @@ class TestBytes:
 
     def test_of_a_release_that_wrote_them_anew_are_read(self) -> None:
         data = b'{"id":"a","partition_key":"k","payload":{"n":1},"upload":{"id":"u","chunk":0,"line":1}}'
-        assert Record.from_bytes(data) == Record("a", "k", '{"n":1}', Line("u", 0, 1))
+        assert Record.from_bytes(data, check_payload) == Record("a", "k", '{"n":1}', Line("u", 0, 1))
 
     def test_may_name_a_field_twice_and_the_last_one_counts(self) -> None:
         data = b'{"id":"b","id":"a","payload":[],"payload":{"x":1,"x":2},"partition_key":"k"}'
-        assert Record.from_bytes(data) == Record("a", "k", '{"x":1,"x":2}')
+        assert Record.from_bytes(data, check_payload) == Record("a", "k", '{"x":1,"x":2}')
 
 
 WRONG = [
@@ -165,7 +166,10 @@ class TestPayload:
         ids=lambda number: str(number)[:30],
     )
     def test_keeps_every_digit(self, number: str) -> None:
-        assert Record.from_bytes(with_payload(f'{{"n": {number}}}')).payload_json == f'{{"n": {number}}}'
+        assert (
+            Record.from_bytes(with_payload(f'{{"n": {number}}}'), check_payload).payload_json
+            == f'{{"n": {number}}}'
+        )
 
     @pytest.mark.parametrize("backslashes", range(1, 7))
     def test_holds_a_nul_where_an_odd_number_of_backslashes_stands_before_it(self, backslashes: int) -> None:
@@ -175,18 +179,18 @@ class TestPayload:
                 reason(with_payload(payload)) == "payload holds a NUL (U+0000), which Postgres cannot store"
             )
         else:
-            assert Record.from_bytes(with_payload(payload)).payload_json == payload
+            assert Record.from_bytes(with_payload(payload), check_payload).payload_json == payload
 
     @pytest.mark.parametrize(
         "payload",
         ['{"a":"NaN and Infinity"}', '{"a":"\\ud83d\\ude00"}', '{"a":"\\\\ud800"}', '{"a":"\\uFFFF"}'],
     )
     def test_may_hold_what_only_looks_wrong(self, payload: str) -> None:
-        assert Record.from_bytes(with_payload(payload)).payload_json == payload
+        assert Record.from_bytes(with_payload(payload), check_payload).payload_json == payload
 
     def test_takes_limits(self) -> None:
         value = GOOD | {"id": "x" * 256, "partition_key": "ü" * 256, "payload": nested(5_000)}
-        assert Record.from_bytes(json.dumps(value).encode()).id == "x" * 256
+        assert Record.from_bytes(json.dumps(value).encode(), check_payload).id == "x" * 256
 
 
 class TestPositionalId:
@@ -202,7 +206,7 @@ class TestPositionalId:
 
     def test_is_that_of_a_line(self) -> None:
         record = Record(f"{UPLOAD}:17", "k", "{}", Line(UPLOAD, 0, 1))
-        assert Record.from_bytes(record.to_bytes()) == record
+        assert Record.from_bytes(record.to_bytes(), check_payload) == record
 
     @pytest.mark.parametrize(
         "record_id",
@@ -217,7 +221,7 @@ class TestPositionalId:
         ],
     )
     def test_is_no_other_one(self, record_id: str) -> None:
-        assert Record.from_bytes(json.dumps(GOOD | {"id": record_id}).encode()).id == record_id
+        assert Record.from_bytes(json.dumps(GOOD | {"id": record_id}).encode(), check_payload).id == record_id
 
     def test_is_what_a_rejected_line_has(self) -> None:
         place = Line(UPLOAD, 0, 1)
@@ -264,7 +268,7 @@ def test_what_is_taken_comes_back_the_same_and_can_be_stored(
         '"payload": 0', f'"payload": {payload}'
     )
     try:
-        record = Record.from_bytes(data.encode(errors="surrogatepass"))
+        record = Record.from_bytes(data.encode(errors="surrogatepass"), check_payload)
     except PermanentError:
         return
     assert (record.id, record.partition_key, record.payload_json) == (
@@ -272,5 +276,5 @@ def test_what_is_taken_comes_back_the_same_and_can_be_stored(
         value["partition_key"],
         payload,
     )
-    assert Record.from_bytes(record.to_bytes()) == record
+    assert Record.from_bytes(record.to_bytes(), check_payload) == record
     assert "\\u0000" not in record.payload_json.replace("\\\\", "")

@@ -61,9 +61,12 @@ def test_whatever_is_referred_to_exists(variant: Variant) -> None:
         for function, each in resources.items()
         for event in each["Properties"].get("Events", {})
     }
+    versions = {
+        f"{name}.Version" for name, each in resources.items() if "AutoPublishAlias" in each["Properties"]
+    }
     for name, attribute in references([variant.globals, resources, variant.outputs]):
         if attribute is None:
-            assert name in {*resources, *variant.parameters, *PSEUDO, *mappings}, name
+            assert name in {*resources, *variant.parameters, *PSEUDO, *mappings, *versions}, name
         else:
             assert attribute in ATTRIBUTES[resources[name]["Type"]], (name, attribute)
     for name, each in resources.items():

@@ -20,10 +20,9 @@ from common.record import (
     RejectedLine,
     check_identifier,
     check_own_id,
-    check_payload,
-    checked_payload,
 )
 from producer.entry import Entry
+from tables.check import check_payload, checked_payload
 from uploads.formats.csv_rows import column_names, csv_rows
 from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES
 
