@@ -19,7 +19,7 @@ from bench.memory import peak_bytes_of
 from cli import uploading
 from cli.reports import Reports
 from cli.target import Target
-from local.event_source_mapping import Clients, StreamPoller
+from lambda_esm import Clients, StreamPoller
 from local.records import write_flights
 from local.stack import Stack
 

@@ -22,8 +22,8 @@ from cli import uploading
 from cli.errors import UserError
 from cli.reports import CLOSED, Reports
 from cli.target import Target
+from lambda_esm import Clients, StreamPoller
 from local.errors import StackError
-from local.event_source_mapping import Clients, StreamPoller
 from local.machine import REPOSITORY
 from local.metrics import totals
 from local.records import flights

@@ -24,14 +24,12 @@ from typing import Any
 
 import psutil
 
+from lambda_esm import Clients, Delivery, FunctionFailed, NotInvoked, Observer, Progress, StreamPoller
 from local.errors import StackError
-from local.event_source_mapping import Clients, Delivery, Observer, StreamPoller
 from local.machine import REPOSITORY, failure, user_environment
 from local.ministack import CREDENTIALS, REGION, client
 from local.stack import DIRECTORY, STATE, Stack, lock
 from local.stack import Progress as Steps
-from local.streams.observer import Progress
-from local.streams.records import FunctionFailed, NotInvoked
 
 STOP_SECONDS = 60.0
 FLOW = "flow.json"

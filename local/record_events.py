@@ -18,8 +18,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 
+from lambda_esm import Clients, MemoryCheckpoints, StreamPoller
 from local.errors import StackError
-from local.event_source_mapping import Clients, MemoryCheckpoints, StreamPoller
 from local.machine import REPOSITORY
 from local.metrics import messages
 from local.ministack import CREDENTIALS, REGION

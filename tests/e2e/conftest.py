@@ -9,7 +9,7 @@ import pytest
 
 from cli.reports import Reports
 from cli.target import Target
-from local.event_source_mapping import Backoff, Clients, StreamPoller, every
+from lambda_esm import Backoff, Clients, StreamPoller, every
 
 if TYPE_CHECKING:
     from local.stack import Stack

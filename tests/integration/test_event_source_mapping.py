@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from local.event_source_mapping import (
+from lambda_esm import (
     Backoff,
     Clients,
     Delivery,
     FileCheckpoints,
+    NotInvoked,
     Observer,
     StreamPoller,
     every,
 )
-from local.streams.records import NotInvoked
 
 PATIENCE = 60.0
 CODE = """
@@ -281,7 +281,7 @@ def start_cli(ministack: Any, *arguments: str) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
-        "local.event_source_mapping",
+        "lambda_esm",
         "--endpoint",
         ministack.endpoint,
         *arguments,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from local.event_source_mapping import Clients, StreamPoller
+from lambda_esm import Clients, StreamPoller
 from local.sam import Sam
 from local.stack import Stack
 from tests.integration.roles import CHUNK_BYTES, POLLED, Jobs

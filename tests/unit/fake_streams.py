@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
-from local.streams.clients import Clients
+from lambda_esm.clients import Clients
 from tests.unit.stream_records import CONFIGURATION
 
 type Handler = Callable[[dict[str, Any]], Any]

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from local.event_source_mapping import main
+from lambda_esm.cli import main
 
 app = typer.Typer()
 app.command()(main)

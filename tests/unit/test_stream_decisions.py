@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from local.streams.decisions import count_done, decide
-from local.streams.mapping import MappingSettings
-from local.streams.records import (
+from lambda_esm.decisions import count_done, decide
+from lambda_esm.mapping import MappingSettings
+from lambda_esm.records import (
     Answered,
     Batch,
     CheckpointLost,

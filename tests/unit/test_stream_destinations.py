@@ -11,9 +11,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.streams.clients import Clients, UnavailableError
-from local.streams.destinations import failure_message, invocation_record, send
-from local.streams.records import Answered, Batch, Discard, FunctionFailed, NotInvoked, Outcome
+from lambda_esm.clients import Clients, UnavailableError
+from lambda_esm.destinations import failure_message, invocation_record, send
+from lambda_esm.records import Answered, Batch, Discard, FunctionFailed, NotInvoked, Outcome
 from tests.unit.stream_records import TABLE_STREAM_ARN, mapping, record
 
 AT = datetime(2026, 11, 21, 8, 30, 5, 250_000, tzinfo=UTC).timestamp()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local.streams.filters import Filters, InvalidPatternError
+from lambda_esm.filters import Filters, InvalidPatternError
 
 
 def filters(*patterns: object) -> Filters:

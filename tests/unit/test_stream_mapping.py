@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from local.streams.filters import InvalidPatternError
-from local.streams.mapping import (
+from lambda_esm.filters import InvalidPatternError
+from lambda_esm.mapping import (
     Backoff,
     EventSourceMapping,
     InvalidMappingError,

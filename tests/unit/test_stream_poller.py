@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from local.streams.checkpoints import FileCheckpoints, MemoryCheckpoints
-from local.streams.mapping import Backoff, EventSourceMapping
-from local.streams.observer import Delivery, Observer, Progress, every
-from local.streams.poller import StreamPoller
-from local.streams.records import Discard, FunctionFailed, NotInvoked
+from lambda_esm.checkpoints import FileCheckpoints, MemoryCheckpoints
+from lambda_esm.mapping import Backoff, EventSourceMapping
+from lambda_esm.observer import Delivery, Observer, Progress, every
+from lambda_esm.poller import StreamPoller
+from lambda_esm.records import Discard, FunctionFailed, NotInvoked
 from tests.unit.fake_streams import World, client_error, world
 from tests.unit.stream_records import CONFIGURATION, STREAM_ARN
 

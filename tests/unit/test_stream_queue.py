@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.streams.decisions import decide
-from local.streams.filters import Filters
-from local.streams.mapping import Backoff, MappingSettings
-from local.streams.queue import ShardQueue
-from local.streams.records import (
+from lambda_esm.decisions import decide
+from lambda_esm.filters import Filters
+from lambda_esm.mapping import Backoff, MappingSettings
+from lambda_esm.queue import ShardQueue
+from lambda_esm.records import (
     PAYLOAD_LIMIT,
     Answered,
     Batch,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from local.streams.mapping import LATEST, SHARD_END, TRIM_HORIZON
-from local.streams.shards import Lineage, Shard
+from lambda_esm.mapping import LATEST, SHARD_END, TRIM_HORIZON
+from lambda_esm.shards import Lineage, Shard
 
 A, B = Shard("a"), Shard("b")
 

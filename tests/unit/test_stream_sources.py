@@ -11,15 +11,15 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
 
-from local.streams.clients import (
+from lambda_esm.clients import (
     GoneError,
     IteratorExpiredError,
     RecordsTrimmedError,
     UnavailableError,
     calling,
 )
-from local.streams.shards import Shard
-from local.streams.sources import DynamoDBSource, KinesisSource
+from lambda_esm.shards import Shard
+from lambda_esm.sources import DynamoDBSource, KinesisSource
 from tests.unit.stream_records import STREAM_ARN, TABLE_STREAM_ARN
 
 ROLE = "arn:aws:iam::000000000000:role/reader"

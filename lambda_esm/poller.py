@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from local.streams.checkpoints import CheckpointStore, MemoryCheckpoints
-from local.streams.clients import Clients, GoneError, UnavailableError, calling
-from local.streams.control import Control
-from local.streams.filters import InvalidPatternError
-from local.streams.invoke import Invoker
-from local.streams.mapping import Backoff, EventSourceMapping, InvalidMappingError, is_stream
-from local.streams.observer import Observer, Progress, Redeliver, never
-from local.streams.run import MappingRun
-from local.streams.worker import Tools
+from lambda_esm.checkpoints import CheckpointStore, MemoryCheckpoints
+from lambda_esm.clients import Clients, GoneError, UnavailableError, calling
+from lambda_esm.control import Control
+from lambda_esm.filters import InvalidPatternError
+from lambda_esm.invoke import Invoker
+from lambda_esm.mapping import Backoff, EventSourceMapping, InvalidMappingError, is_stream
+from lambda_esm.observer import Observer, Progress, Redeliver, never
+from lambda_esm.run import MappingRun
+from lambda_esm.worker import Tools
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from local.streams.clients import calling
-from local.streams.mapping import AT_TIMESTAMP, LATEST, TRIM_HORIZON
-from local.streams.records import Event, StreamRecord
-from local.streams.shards import Shard
+from lambda_esm.clients import calling
+from lambda_esm.mapping import AT_TIMESTAMP, LATEST, TRIM_HORIZON
+from lambda_esm.records import Event, StreamRecord
+from lambda_esm.shards import Shard
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodbstreams import DynamoDBStreamsClient

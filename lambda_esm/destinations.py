@@ -13,9 +13,9 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from local.streams.clients import Clients, calling
-from local.streams.mapping import EventSourceMapping
-from local.streams.records import Answered, Discard, Event, FunctionFailed
+from lambda_esm.clients import Clients, calling
+from lambda_esm.mapping import EventSourceMapping
+from lambda_esm.records import Answered, Discard, Event, FunctionFailed
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from local.streams.filters import Filters
+from lambda_esm.filters import Filters
 
 TRIM_HORIZON = "TRIM_HORIZON"
 LATEST = "LATEST"

@@ -8,23 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from local.streams.checkpoints import CheckpointStore
-from local.streams.clients import (
+from lambda_esm.checkpoints import CheckpointStore
+from lambda_esm.clients import (
     Clients,
     GoneError,
     IteratorExpiredError,
     RecordsTrimmedError,
     UnavailableError,
 )
-from local.streams.control import Control
-from local.streams.decisions import decide
-from local.streams.destinations import failure_message, send
-from local.streams.invoke import Invoker
-from local.streams.mapping import SHARD_END, TRIM_HORIZON, Backoff, EventSourceMapping
-from local.streams.observer import Delivery, Observer, Progress, Redeliver
-from local.streams.queue import ShardQueue
-from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, NotInvoked
-from local.streams.sources import Page, StreamSource
+from lambda_esm.control import Control
+from lambda_esm.decisions import decide
+from lambda_esm.destinations import failure_message, send
+from lambda_esm.invoke import Invoker
+from lambda_esm.mapping import SHARD_END, TRIM_HORIZON, Backoff, EventSourceMapping
+from lambda_esm.observer import Delivery, Observer, Progress, Redeliver
+from lambda_esm.queue import ShardQueue
+from lambda_esm.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, NotInvoked
+from lambda_esm.sources import Page, StreamSource
 
 logger = logging.getLogger(__name__)
 

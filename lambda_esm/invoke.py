@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from local.streams.clients import TRANSPORT_ERRORS, explain
-from local.streams.mapping import EventSourceMapping
-from local.streams.records import Answered, Batch, FunctionFailed, NotInvoked
+from lambda_esm.clients import TRANSPORT_ERRORS, explain
+from lambda_esm.mapping import EventSourceMapping
+from lambda_esm.records import Answered, Batch, FunctionFailed, NotInvoked
 
 if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient

@@ -1,20 +1,4 @@
-"""Lambda's event source mapping for streams, on this machine: polls Kinesis and DynamoDB streams and
-invokes functions.
-
-Emulators of AWS poll streams by simpler rules than Lambda's (some lose the records that a function reports
-as failed), and ``sam local start-lambda`` does not poll at all. This poller follows the documented rules:
-batches by number, bytes and time; partial batch responses; bisecting; retries bounded by number and by age;
-throttling that costs no retry; filters; several batches of a shard at once with each key in order;
-on-failure destinations; parents before children after a reshard. It takes the settings of each mapping from
-the Lambda API, has the endpoint's own poller for it disabled, and invokes through the Lambda API. The rules
-themselves are in ``local.streams``.
-
-From the command line: ``python -m local.event_source_mapping --help``. From Python::
-
-    with StreamPoller(Clients(endpoint), functions=["consumer"], observer=MyObserver()) as poller:
-        ...  # put records on the stream
-        poller.wait_until_drained(timeout=60)
-"""
+"""The command ``lambda-esm``."""
 
 from __future__ import annotations
 
@@ -29,23 +13,10 @@ from typing import Annotated, Any
 
 import typer
 
-from local.streams.checkpoints import FileCheckpoints, MemoryCheckpoints
-from local.streams.clients import Clients
-from local.streams.mapping import Backoff, EventSourceMapping
-from local.streams.observer import Delivery, Observer, every, never
-from local.streams.poller import StreamPoller
-
-__all__ = [
-    "Backoff",
-    "Clients",
-    "Delivery",
-    "FileCheckpoints",
-    "MemoryCheckpoints",
-    "Observer",
-    "StreamPoller",
-    "every",
-    "never",
-]
+from lambda_esm.checkpoints import FileCheckpoints, MemoryCheckpoints
+from lambda_esm.clients import Clients
+from lambda_esm.mapping import Backoff, EventSourceMapping
+from lambda_esm.poller import StreamPoller
 
 logger = logging.getLogger(__name__)
 
@@ -154,5 +125,5 @@ def main(
         raise typer.Exit(1)
 
 
-if __name__ == "__main__":
-    typer.run(main)
+app = typer.Typer(add_completion=False)
+app.command()(main)

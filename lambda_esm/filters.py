@@ -15,7 +15,7 @@ from functools import cached_property
 from operator import eq, ge, gt, le, lt
 from typing import Any, Final
 
-from local.streams.records import Event
+from lambda_esm.records import Event
 
 
 class InvalidPatternError(ValueError):

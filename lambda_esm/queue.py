@@ -26,9 +26,9 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from local.streams.decisions import decide
-from local.streams.mapping import Backoff, MappingSettings
-from local.streams.records import (
+from lambda_esm.decisions import decide
+from lambda_esm.mapping import Backoff, MappingSettings
+from lambda_esm.records import (
     ENVELOPE_BYTES,
     PAYLOAD_LIMIT,
     SEPARATOR_BYTES,

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from local.streams.mapping import MappingSettings
-from local.streams.records import (
+from lambda_esm.mapping import MappingSettings
+from lambda_esm.records import (
     Answered,
     Batch,
     CheckpointLost,

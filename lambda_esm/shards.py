@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from local.streams.mapping import LATEST, SHARD_END, TRIM_HORIZON
+from lambda_esm.mapping import LATEST, SHARD_END, TRIM_HORIZON
 
 
 @dataclass(frozen=True, slots=True)

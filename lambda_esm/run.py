@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 
-from local.streams.clients import GoneError, UnavailableError, calling
-from local.streams.mapping import EventSourceMapping
-from local.streams.observer import Progress
-from local.streams.shards import Lineage
-from local.streams.sources import DynamoDBSource, KinesisSource, StreamSource
-from local.streams.worker import ShardWorker, Tools
+from lambda_esm.clients import GoneError, UnavailableError, calling
+from lambda_esm.mapping import EventSourceMapping
+from lambda_esm.observer import Progress
+from lambda_esm.shards import Lineage
+from lambda_esm.sources import DynamoDBSource, KinesisSource, StreamSource
+from lambda_esm.worker import ShardWorker, Tools
 
 logger = logging.getLogger(__name__)
 
