@@ -68,7 +68,7 @@ def measure(directory: Path, sizes: Sequence[int], done: Callable[[str], None]) 
             begin = time.monotonic()
             with (
                 MemoryWatch(stack.ministack.pid) as memory,
-                StreamPoller(Clients(stack.ministack.endpoint)) as poller,
+                StreamPoller(Clients(stack.ministack.endpoint), take_over=True) as poller,
             ):
                 account = uploading.follow(Reports(target), uploading.put(target, path), lambda _: None)
                 poller.wait_until_drained()

@@ -113,7 +113,10 @@ class Run:
             clients = Clients(
                 stack.ministack.endpoint
             )  # the poller is AWS's part: it does not go through the proxy
-            with StreamPoller(clients, observer=deliveries, redeliver=again) as poller, watch.running():
+            with (
+                StreamPoller(clients, observer=deliveries, redeliver=again, take_over=True) as poller,
+                watch.running(),
+            ):
                 outcome.journal.begin()
                 try:
                     self._load(proxy, watch, poller)

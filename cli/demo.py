@@ -122,7 +122,10 @@ def _demonstrate(records: int, file: Path | None) -> Result:
         watcher = _Watcher(consumer, NaiveConsumer(stack.postgres.connect))
         begin = time.monotonic()
         with StreamPoller(
-            Clients(stack.ministack.endpoint), observer=watcher, redeliver=every(REDELIVERED)
+            Clients(stack.ministack.endpoint),
+            observer=watcher,
+            redeliver=every(REDELIVERED),
+            take_over=True,
         ) as poller:
             account = _load(where, path)
             poller.wait_until_drained()

@@ -1,10 +1,10 @@
-"""Delivering a batch: one synchronous invocation."""
+"""Delivering a batch: one synchronous invocation, of whatever answers like a Lambda function."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import ClientError
 
@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from mypy_boto3_lambda import LambdaClient
 
 
-class Invoker:
+class Invoker(Protocol):
+    """Invokes the function of a mapping. It is called by several threads at once."""
+
+    def invoke(self, mapping: EventSourceMapping, batch: Batch) -> Answered | FunctionFailed | NotInvoked:
+        """Deliver a batch and say what became of it. Raises nothing: every failure is an outcome.
+
+        An invocation whose answer is lost on the way counts as not invoked. The function may have run, so
+        the batch may be processed twice; it is not lost.
+        """
+
+
+class LambdaInvoker:
     """Invokes functions through the Lambda API, or through what speaks it (``sam local start-lambda`` does).
 
     Parameters
@@ -32,11 +43,6 @@ class Invoker:
         self._names = dict(names or {})
 
     def invoke(self, mapping: EventSourceMapping, batch: Batch) -> Answered | FunctionFailed | NotInvoked:
-        """Deliver a batch and say what became of it. Raises nothing: every failure is an outcome.
-
-        An invocation whose answer is lost on the way counts as not invoked. The function may have run, so
-        the batch may be processed twice; it is not lost.
-        """
         name = self._names.get(mapping.function_name, mapping.function_name)
         request: dict[str, Any] = {"FunctionName": name}
         if mapping.qualifier and mapping.function_name not in self._names:
@@ -45,7 +51,7 @@ class Invoker:
             answer = self._client.invoke(InvocationType="RequestResponse", Payload=batch.payload, **request)
             body = answer["Payload"].read()
         except (ClientError, *TRANSPORT_ERRORS) as error:
-            return NotInvoked(explain(error))
+            return NotInvoked(f"Lambda Invoke of {name}: {explain(error)}")
         request_id = answer["ResponseMetadata"].get("RequestId", "")
         version = answer.get("ExecutedVersion", "$LATEST")
         if kind := answer.get("FunctionError"):

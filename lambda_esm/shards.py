@@ -79,12 +79,13 @@ class Lineage:
         self._positions[shard_id] = SHARD_END
 
     @property
-    def pending(self) -> bool:
-        """Some listed shard has not been started yet."""
-        return any(
-            shard_id not in self._started and self._positions[shard_id] != SHARD_END
+    def waiting(self) -> list[str]:
+        """The listed shards that have not been started yet."""
+        return [
+            shard_id
             for shard_id in self._parents
-        )
+            if shard_id not in self._started and self._positions[shard_id] != SHARD_END
+        ]
 
     def _first_position(self, shard: Shard) -> str:
         if self._starting_position == LATEST and shard.closed:

@@ -244,7 +244,7 @@ def _supervise(directory: Path, options: Mapping[str, Any]) -> None:
                 credentials=(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
             )
             failures = Failures()
-            with StreamPoller(clients, observer=failures) as poller:
+            with StreamPoller(clients, observer=failures, take_over=True) as poller:
                 _replace(file, dump(state))
                 report(ready=True)
                 # From here on nobody reads our output: the one who started us may go.

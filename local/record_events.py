@@ -129,7 +129,7 @@ class Recorder:
         give_up = time.monotonic() + LOG_SECONDS
         while time.monotonic() < give_up:
             with StreamPoller(
-                Clients(self._stack.ministack.endpoint), checkpoints=self._checkpoints
+                Clients(self._stack.ministack.endpoint), checkpoints=self._checkpoints, take_over=True
             ) as poller:
                 poller.wait_until_drained(LOG_SECONDS)
             if found := [event for event in self._new_events(function) if wanted(event)]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def poller(deployed: Stack) -> Iterator[StreamPoller]:
     """Polls the streams of the deployed stack and redelivers every third batch."""
     poller = StreamPoller(
-        Clients(deployed.ministack.endpoint), redeliver=every(3), backoff=Backoff(0.05, 0.5)
+        Clients(deployed.ministack.endpoint), redeliver=every(3), backoff=Backoff(0.05, 0.5), take_over=True
     )
     with poller:
         poller.wait_until_drained(60)

@@ -130,7 +130,9 @@ def put(ministack: Any, stream: str, *data: str, key: str | None = None) -> None
 
 def poller_for(ministack: Any, function: Function, **options: Any) -> StreamPoller:
     quick: dict[str, Any] = {"backoff": Backoff(0.01, 0.05), "poll_seconds": 0.02, "refresh_seconds": 0.1}
-    return StreamPoller(Clients(ministack.endpoint), functions=[function.name], **(quick | options))
+    return StreamPoller(
+        Clients(ministack.endpoint), functions=[function.name], take_over=True, **(quick | options)
+    )
 
 
 def data_of(events: list[dict[str, Any]]) -> list[str]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lambda_esm import Answered, Batch, Delivery, FunctionFailed, NotInvoked, Progress, decide
+from lambda_esm import Answered, Batch, Delivery, FunctionFailed, NotInvoked, Progress
+from lambda_esm.decisions import decide
 from local.background import FLOW, Failures, Flow, flow, tell
 from tests.unit.stream_records import mapping, records
 

@@ -63,17 +63,30 @@ def test_that_of_a_dynamodb_batch_has_whole_seconds_and_its_own_name() -> None:
 @pytest.mark.parametrize(
     ("outcome", "context"),
     [
-        (Answered({}), {"statusCode": 200, "executedVersion": "$LATEST"}),
+        (Answered({}), {"statusCode": 200, "executedVersion": "$LATEST", "functionError": None}),
         (NotInvoked("throttled"), None),
         (None, None),
     ],
 )
 def test_without_a_function_error_none_is_told(outcome: Outcome | None, context: object) -> None:
-    discard = Discard(Batch((record(1),), last_outcome=outcome), "RecordAgeExceeded", AT)
+    discard = Discard(Batch((record(1),), last_outcome=outcome), "RetryAttemptsExhausted", AT)
     told = invocation_record(mapping(), "s0", discard)
 
     assert told.get("responseContext") == context
+    assert told["requestContext"]["requestId"]
+
+
+@pytest.mark.parametrize("outcome", [FunctionFailed("error"), Answered({}), None])
+@pytest.mark.parametrize(("invocations", "count"), [(0, 1), (8, 8)])
+def test_of_a_record_that_is_too_old_no_response_is_told(
+    outcome: Outcome | None, invocations: int, count: int
+) -> None:
+    batch = Batch((record(1),), invocations=invocations, last_outcome=outcome)
+    told = invocation_record(mapping(), "s0", Discard(batch, "RecordAgeExceeded", AT))
+
+    assert "responseContext" not in told
     assert told["requestContext"]["condition"] == "RecordAgeExceeded"
+    assert told["requestContext"]["approximateInvokeCount"] == count
     assert told["requestContext"]["requestId"]
 
 

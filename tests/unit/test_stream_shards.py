@@ -25,10 +25,10 @@ def test_the_children_of_a_split_wait_for_their_parent() -> None:
     lineage.update([closed(A), Shard("a1", ("a",)), Shard("a2", ("a",))])
 
     assert lineage.start() == {"a": TRIM_HORIZON}
-    assert lineage.pending
+    assert lineage.waiting
     lineage.finish("a")
     assert lineage.start() == {"a1": TRIM_HORIZON, "a2": TRIM_HORIZON}
-    assert not lineage.pending
+    assert not lineage.waiting
 
 
 def test_the_child_of_a_merge_waits_for_both_parents() -> None:
