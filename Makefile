@@ -15,13 +15,13 @@ UPGRADE ?= --upgrade
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
-.PHONY: help setup demo test test-unit test-integration test-sam test-iam test-large test-chaos prove prove-mutants \
+.PHONY: help setup demo test test-unit test-integration test-sam test-iam test-large test-chaos test-esm prove prove-mutants \
 	prove-model chaos lint check-template docs format bench dist events authorities pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-setup: .venv/.ready .venv/bin/once .local/tools/ministack/.ready .local/tools/sam/.ready ## the development environment and the local tools
+setup: .venv/.ready .venv/bin/once .local/tools/ministack/.ready .local/tools/sam/.ready .local/tools/moto/.ready ## the development environment and the local tools
 
 define environment
 	@test -n "$(PYTHON)" || { echo "Oncestream needs Python 3.13 (the runtime of its functions) and found none:" \
@@ -43,6 +43,13 @@ endef
 .local/tools/%/.ready: local/requirements/%.txt
 	$(environment)
 	@$(@D)/bin/pip install -q -r $<
+	@touch $@
+
+.local/tools/kinesalite/.ready: local/requirements/kinesalite/package-lock.json
+	@command -v npm >/dev/null || { echo "kinesalite needs npm (Node.js 18 or newer): install it and run this again." >&2; exit 1; }
+	@echo "Setting up $(@D) ..."
+	@rm -rf $(@D) && mkdir -p $(@D) && cp local/requirements/kinesalite/*.json $(@D)
+	@cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 demo: setup ## the whole way of a file on this machine, with deliveries repeated on purpose [RECORDS=N | INPUT=FILE]
@@ -70,6 +77,9 @@ test-sam: setup ## every function with every recorded event in a container, by s
 
 test-chaos: setup .local/tools/mitmproxy/.ready ## a small `make chaos`, and its page in headless Chromium (skipped without one)
 	@.venv/bin/pytest -q -rs --durations=5 tests/chaos
+
+test-esm: setup .local/tools/kinesalite/.ready ## the stream poller against three emulators, killed and resharded [RECORDS=N]
+	@ONCESTREAM_RECORDS=$(if $(filter command line environment,$(origin RECORDS)),$(RECORDS),3000) .venv/bin/pytest -q -rs --durations=5 tests/esm
 
 test-large: setup ## the account of a file of 200,000 lines, every chunk job delivered twice (minutes)
 	@ONCESTREAM_LINES=200000 .venv/bin/pytest -q tests/e2e/test_uploads.py
@@ -127,4 +137,4 @@ pins: .venv/.ready ## pin the dependencies anew from the .in files [UPGRADE=: on
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host"; \
 	(cd src && $$compile --generate-hashes requirements.in -o requirements.txt); \
 	$$compile requirements-dev.in -o requirements-dev.txt; \
-	cd local/requirements && for tool in ministack sam checkov mitmproxy docs; do $$compile $$tool.in -o $$tool.txt; done
+	cd local/requirements && for tool in ministack sam moto checkov mitmproxy docs; do $$compile $$tool.in -o $$tool.txt; done

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
-_FUNCTION_SECONDS = 15 * 60
+FUNCTION_SECONDS = 15 * 60
 """What a function may take at most; docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html"""
 
 
@@ -137,14 +137,13 @@ class Clients:
         self.streams: DynamoDBStreamsClient = make("dynamodbstreams")
         self.mappings: LambdaClient = make("lambda")
         """The Lambda API, for what it knows about mappings and functions."""
-        self.functions: LambdaClient = make(
-            "lambda", lambda_endpoint_url, read_timeout=_FUNCTION_SECONDS + 20
-        )
+        self.functions: LambdaClient = make("lambda", lambda_endpoint_url, read_timeout=FUNCTION_SECONDS + 20)
         """The Lambda API, for invocations only. A call waits for as long as a function may run."""
         path_style = {"addressing_style": "path"} if urls.get("s3", endpoint_url) else None
         self.s3: S3Client = make("s3", s3=path_style)
         self.sqs: SQSClient = make("sqs")
         self.sns: Any = make("sns")
+        self.cloudformation: Any = make("cloudformation")
 
 
 def _config(**changes: Any) -> Config:

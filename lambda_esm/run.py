@@ -7,6 +7,7 @@ import time
 from typing import Any, Final
 
 from lambda_esm.clients import GoneError, UnavailableError, calling
+from lambda_esm.invoke import LambdaInvoker
 from lambda_esm.mapping import LATEST, TRIM_HORIZON, EventSourceMapping
 from lambda_esm.metrics import MappingMetrics
 from lambda_esm.observer import Progress
@@ -192,6 +193,8 @@ class MappingRun:
     def _role_arn(self) -> str:
         """The function's role, which Lambda reads the stream with and names in each record."""
         try:
+            if not isinstance(self._tools.invoker, LambdaInvoker):
+                raise GoneError("the function is not one of a Lambda API")
             with calling("Lambda GetFunctionConfiguration"):
                 return self._tools.clients.mappings.get_function_configuration(
                     FunctionName=self.mapping.function_name

@@ -185,7 +185,7 @@ def test_a_reported_record_is_discarded_whole_and_its_neighbours_are_not(
         kept.append(json.loads(s3.get_object(Bucket="discarded", Key=each["Key"])["Body"].read()))
     assert sorted(data_of([json.loads(record["payload"]) for record in kept])) == ["raise", "report"]
     assert {record["requestContext"]["condition"] for record in kept} == {"RetryAttemptsExhausted"}
-    [raised] = [record for record in kept if "functionError" in record["responseContext"]]
+    [raised] = [record for record in kept if record["responseContext"]["functionError"]]
     assert raised["KinesisBatchInfo"]["batchSize"] == 1
     assert set(data_of(function.events())) == {"a", "b", "raise", "c", "report"}
 
@@ -286,6 +286,7 @@ def start_cli(ministack: Any, *arguments: str) -> subprocess.Popen[str]:
         "lambda_esm",
         "--endpoint",
         ministack.endpoint,
+        "--take-over",
         *arguments,
     ]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
