@@ -15,13 +15,13 @@ UPGRADE ?= --upgrade
 SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=/dev/null \
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
-.PHONY: help setup demo test test-unit test-integration test-sam test-iam test-large test-chaos prove prove-mutants \
-	prove-model chaos lint check-template docs format bench events authorities pins clean
+.PHONY: help setup demo test test-unit test-integration test-sam test-iam test-large test-chaos test-esm prove prove-mutants \
+	prove-model chaos lint check-template docs format bench dist events authorities pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-setup: .venv/.ready .venv/bin/once .local/tools/ministack/.ready .local/tools/sam/.ready ## the development environment and the local tools
+setup: .venv/.ready .venv/bin/once .local/tools/ministack/.ready .local/tools/sam/.ready .local/tools/moto/.ready ## the development environment and the local tools
 
 define environment
 	@test -n "$(PYTHON)" || { echo "Oncestream needs Python 3.13 (the runtime of its functions) and found none:" \
@@ -43,6 +43,13 @@ endef
 .local/tools/%/.ready: local/requirements/%.txt
 	$(environment)
 	@$(@D)/bin/pip install -q -r $<
+	@touch $@
+
+.local/tools/kinesalite/.ready: local/requirements/kinesalite/package-lock.json
+	@command -v npm >/dev/null || { echo "kinesalite needs npm (Node.js 18 or newer): install it and run this again." >&2; exit 1; }
+	@echo "Setting up $(@D) ..."
+	@rm -rf $(@D) && mkdir -p $(@D) && cp local/requirements/kinesalite/*.json $(@D)
+	@cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 demo: setup ## the whole way of a file on this machine, with deliveries repeated on purpose [RECORDS=N | INPUT=FILE]
@@ -71,6 +78,9 @@ test-sam: setup ## every function with every recorded event in a container, by s
 test-chaos: setup .local/tools/mitmproxy/.ready ## a small `make chaos`, and its page in headless Chromium (skipped without one)
 	@.venv/bin/pytest -q -rs --durations=5 tests/chaos
 
+test-esm: setup .local/tools/kinesalite/.ready ## the stream poller against three emulators, killed and resharded [RECORDS=N]
+	@ONCESTREAM_RECORDS=$(if $(filter command line environment,$(origin RECORDS)),$(RECORDS),3000) .venv/bin/pytest -q -rs --durations=5 tests/esm
+
 test-large: setup ## the account of a file of 200,000 lines, every chunk job delivered twice (minutes)
 	@ONCESTREAM_LINES=200000 .venv/bin/pytest -q tests/e2e/test_uploads.py
 
@@ -89,7 +99,7 @@ chaos: setup .local/tools/mitmproxy/.ready ## the stack loads records while its 
 lint: .venv/.ready .local/tools/sam/.ready ## style, types, who imports whom, and the template
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
-	@.venv/bin/mypy src local cli chaos
+	@.venv/bin/mypy src local cli chaos lambda_esm
 	@PYTHONPATH=src .venv/bin/lint-imports --cache-dir .local/import-linter
 	@$(SAM) validate --lint
 
@@ -108,12 +118,19 @@ format: .venv/.ready ## put the code into the project's format
 bench: setup ## consumers and producers side by side (QUICK=1: the headline only, FULL=1: the whole grid)
 	@.venv/bin/python -m bench
 
+# The distributions that others install, each from its folder.
+DISTRIBUTIONS := lambda_esm
+
+dist: .venv/.ready ## the wheels that others install, into dist/
+	@for folder in $(DISTRIBUTIONS); do .venv/bin/pip wheel -q --no-deps -w dist ./$$folder; done
+	@ls dist/*.whl
+
 authorities: ## fetch the authorities of RDS anew (needs the internet)
 	@curl -fsS https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem -o src/postgres/authorities/rds.pem
 
 clean: ## remove everything that was built or set up; ends a stack that runs in the background
 	@[ ! -e .venv/.ready ] || .venv/bin/python -c 'from local import background; background.stop()'
-	@rm -rf .aws-sam .local .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .aws-sam .local .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 pins: .venv/.ready ## pin the dependencies anew from the .in files [UPGRADE=: only what is new in them]
@@ -121,4 +138,4 @@ pins: .venv/.ready ## pin the dependencies anew from the .in files [UPGRADE=: on
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host"; \
 	(cd src && $$compile --generate-hashes requirements.in -o requirements.txt); \
 	$$compile requirements-dev.in -o requirements-dev.txt; \
-	cd local/requirements && for tool in ministack sam checkov mitmproxy docs; do $$compile $$tool.in -o $$tool.txt; done
+	cd local/requirements && for tool in ministack sam moto checkov mitmproxy docs; do $$compile $$tool.in -o $$tool.txt; done

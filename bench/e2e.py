@@ -19,7 +19,7 @@ from bench.memory import peak_bytes_of
 from cli import uploading
 from cli.reports import Reports
 from cli.target import Target
-from local.event_source_mapping import Clients, StreamPoller
+from lambda_esm import Clients, StreamPoller
 from local.records import write_flights
 from local.stack import Stack
 
@@ -68,7 +68,7 @@ def measure(directory: Path, sizes: Sequence[int], done: Callable[[str], None]) 
             begin = time.monotonic()
             with (
                 MemoryWatch(stack.ministack.pid) as memory,
-                StreamPoller(Clients(stack.ministack.endpoint)) as poller,
+                StreamPoller(Clients(stack.ministack.endpoint), take_over=True) as poller,
             ):
                 account = uploading.follow(Reports(target), uploading.put(target, path), lambda _: None)
                 poller.wait_until_drained()

@@ -22,8 +22,8 @@ from cli import uploading
 from cli.errors import UserError
 from cli.reports import CLOSED, Reports
 from cli.target import Target
+from lambda_esm import Clients, StreamPoller
 from local.errors import StackError
-from local.event_source_mapping import Clients, StreamPoller
 from local.machine import REPOSITORY
 from local.metrics import totals
 from local.records import flights
@@ -113,7 +113,10 @@ class Run:
             clients = Clients(
                 stack.ministack.endpoint
             )  # the poller is AWS's part: it does not go through the proxy
-            with StreamPoller(clients, observer=deliveries, redeliver=again) as poller, watch.running():
+            with (
+                StreamPoller(clients, observer=deliveries, redeliver=again, take_over=True) as poller,
+                watch.running(),
+            ):
                 outcome.journal.begin()
                 try:
                     self._load(proxy, watch, poller)

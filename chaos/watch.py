@@ -11,9 +11,7 @@ import pg8000.native
 from pg8000.exceptions import DatabaseError, InterfaceError
 
 from chaos.journal import Journal, Sample
-from local.event_source_mapping import Delivery, Observer
-from local.streams.observer import Redeliver
-from local.streams.records import Answered, FunctionFailed, NotInvoked
+from lambda_esm import Answered, Delivery, FunctionFailed, NotInvoked, Observer, Redeliver
 
 SAMPLE_SECONDS = 0.5
 _AWAY = (OSError, DatabaseError, InterfaceError)

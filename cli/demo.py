@@ -21,13 +21,12 @@ from cli import show, uploading
 from cli.errors import UserError
 from cli.reports import Account, Reports
 from cli.target import Target
-from local.event_source_mapping import Clients, Delivery, Observer, StreamPoller, every
+from lambda_esm import Answered, Clients, Delivery, Observer, StreamPoller, every
 from local.machine import REPOSITORY
 from local.metrics import totals
 from local.naive import NaiveConsumer
 from local.records import FLIGHTS, write_flights
 from local.stack import Stack
-from local.streams.records import Answered
 from uploads.upload import format_of
 
 if TYPE_CHECKING:
@@ -123,7 +122,10 @@ def _demonstrate(records: int, file: Path | None) -> Result:
         watcher = _Watcher(consumer, NaiveConsumer(stack.postgres.connect))
         begin = time.monotonic()
         with StreamPoller(
-            Clients(stack.ministack.endpoint), observer=watcher, redeliver=every(REDELIVERED)
+            Clients(stack.ministack.endpoint),
+            observer=watcher,
+            redeliver=every(REDELIVERED),
+            take_over=True,
         ) as poller:
             account = _load(where, path)
             poller.wait_until_drained()

@@ -24,14 +24,12 @@ from typing import Any
 
 import psutil
 
+from lambda_esm import Clients, Delivery, FunctionFailed, NotInvoked, Observer, Progress, StreamPoller
 from local.errors import StackError
-from local.event_source_mapping import Clients, Delivery, Observer, StreamPoller
 from local.machine import REPOSITORY, failure, user_environment
 from local.ministack import CREDENTIALS, REGION, client
 from local.stack import DIRECTORY, STATE, Stack, lock
 from local.stack import Progress as Steps
-from local.streams.observer import Progress
-from local.streams.records import FunctionFailed, NotInvoked
 
 STOP_SECONDS = 60.0
 FLOW = "flow.json"
@@ -246,7 +244,7 @@ def _supervise(directory: Path, options: Mapping[str, Any]) -> None:
                 credentials=(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"]),
             )
             failures = Failures()
-            with StreamPoller(clients, observer=failures) as poller:
+            with StreamPoller(clients, observer=failures, take_over=True) as poller:
                 _replace(file, dump(state))
                 report(ready=True)
                 # From here on nobody reads our output: the one who started us may go.

@@ -18,8 +18,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.httpsession import URLLib3Session
 
+from lambda_esm import Clients, MemoryCheckpoints, StreamPoller
 from local.errors import StackError
-from local.event_source_mapping import Clients, MemoryCheckpoints, StreamPoller
 from local.machine import REPOSITORY
 from local.metrics import messages
 from local.ministack import CREDENTIALS, REGION
@@ -129,7 +129,7 @@ class Recorder:
         give_up = time.monotonic() + LOG_SECONDS
         while time.monotonic() < give_up:
             with StreamPoller(
-                Clients(self._stack.ministack.endpoint), checkpoints=self._checkpoints
+                Clients(self._stack.ministack.endpoint), checkpoints=self._checkpoints, take_over=True
             ) as poller:
                 poller.wait_until_drained(LOG_SECONDS)
             if found := [event for event in self._new_events(function) if wanted(event)]:

@@ -9,7 +9,7 @@ import pytest
 
 from cli.reports import Reports
 from cli.target import Target
-from local.event_source_mapping import Backoff, Clients, StreamPoller, every
+from lambda_esm import Backoff, Clients, StreamPoller, every
 
 if TYPE_CHECKING:
     from local.stack import Stack
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def poller(deployed: Stack) -> Iterator[StreamPoller]:
     """Polls the streams of the deployed stack and redelivers every third batch."""
     poller = StreamPoller(
-        Clients(deployed.ministack.endpoint), redeliver=every(3), backoff=Backoff(0.05, 0.5)
+        Clients(deployed.ministack.endpoint), redeliver=every(3), backoff=Backoff(0.05, 0.5), take_over=True
     )
     with poller:
         poller.wait_until_drained(60)

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from cli.reports import Reports
     from cli.target import Target
-    from local.event_source_mapping import StreamPoller
+    from lambda_esm import StreamPoller
     from local.stack import Stack
 
 DRAIN_SECONDS = 120

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cli.reports import Account
     from cli.target import Target
-    from local.event_source_mapping import StreamPoller
+    from lambda_esm import StreamPoller
     from local.stack import Stack
 
 

@@ -18,7 +18,7 @@ from cli import uploading
 if TYPE_CHECKING:
     from cli.reports import Account, Reports
     from cli.target import Target
-    from local.event_source_mapping import StreamPoller
+    from lambda_esm import StreamPoller
     from local.stack import Stack
 
 LINES = int(os.environ.get("ONCESTREAM_LINES", "20000"))

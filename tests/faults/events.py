@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from local.streams.records import StreamRecord
+from lambda_esm import StreamRecord
 
 type Via = Literal["direct", "http", "ndjson"]
 """How records are posted: by a direct invocation, over HTTP as JSON, or as NDJSON (there in base64)."""

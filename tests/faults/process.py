@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
-from local.streams.records import Answered, FunctionFailed
+from lambda_esm import Answered, FunctionFailed
 from oncestream.transport.boto3 import Boto3Transport
 from tests.faults.environment import Environment
 from tests.faults.faults import names_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from local.streams.records import Answered, FunctionFailed
+from lambda_esm import Answered, FunctionFailed
 from tests.faults.turns import Choose, Turns
 
 if TYPE_CHECKING:

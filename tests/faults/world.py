@@ -1,7 +1,7 @@
 """A small cloud in memory with a real Postgres: its functions are the product's handlers.
 
 Deliveries follow the documented rules of S3 (asynchronous invocation: two more attempts), SQS (visibility
-timeout) and the event source mappings (local.streams, which is what the local stack uses too).
+timeout) and the event source mappings (lambda_esm, which is what the local stack uses too).
 """
 
 from __future__ import annotations
@@ -17,11 +17,19 @@ import uploads.chunks
 import uploads.plan
 import uploads.register
 from consumer.processor import SLICE_RECORDS
-from local.streams.mapping import Backoff, MappingSettings
-from local.streams.queue import ShardQueue
-from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, StreamRecord
-from local.streams.shards import Lineage
-from local.streams.shards import Shard as ListedShard
+from lambda_esm import (
+    Answered,
+    Backoff,
+    Batch,
+    CheckpointLost,
+    Discard,
+    FunctionFailed,
+    Lineage,
+    MappingSettings,
+    ShardQueue,
+    StreamRecord,
+)
+from lambda_esm import Shard as ListedShard
 from tests.faults.environment import Environment
 from tests.faults.events import Via, post_event, s3_event, sqs_event, stream_record
 from tests.faults.faults import Killed, Plan

@@ -16,16 +16,16 @@ from typing import Any
 
 import pytest
 
-from local.event_source_mapping import (
+from lambda_esm import (
     Backoff,
     Clients,
     Delivery,
     FileCheckpoints,
+    NotInvoked,
     Observer,
     StreamPoller,
     every,
 )
-from local.streams.records import NotInvoked
 
 PATIENCE = 60.0
 CODE = """
@@ -130,7 +130,9 @@ def put(ministack: Any, stream: str, *data: str, key: str | None = None) -> None
 
 def poller_for(ministack: Any, function: Function, **options: Any) -> StreamPoller:
     quick: dict[str, Any] = {"backoff": Backoff(0.01, 0.05), "poll_seconds": 0.02, "refresh_seconds": 0.1}
-    return StreamPoller(Clients(ministack.endpoint), functions=[function.name], **(quick | options))
+    return StreamPoller(
+        Clients(ministack.endpoint), functions=[function.name], take_over=True, **(quick | options)
+    )
 
 
 def data_of(events: list[dict[str, Any]]) -> list[str]:
@@ -183,7 +185,7 @@ def test_a_reported_record_is_discarded_whole_and_its_neighbours_are_not(
         kept.append(json.loads(s3.get_object(Bucket="discarded", Key=each["Key"])["Body"].read()))
     assert sorted(data_of([json.loads(record["payload"]) for record in kept])) == ["raise", "report"]
     assert {record["requestContext"]["condition"] for record in kept} == {"RetryAttemptsExhausted"}
-    [raised] = [record for record in kept if "functionError" in record["responseContext"]]
+    [raised] = [record for record in kept if record["responseContext"]["functionError"]]
     assert raised["KinesisBatchInfo"]["batchSize"] == 1
     assert set(data_of(function.events())) == {"a", "b", "raise", "c", "report"}
 
@@ -281,9 +283,10 @@ def start_cli(ministack: Any, *arguments: str) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
-        "local.event_source_mapping",
+        "lambda_esm",
         "--endpoint",
         ministack.endpoint,
+        "--take-over",
         *arguments,
     ]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

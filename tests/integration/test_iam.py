@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from local.event_source_mapping import Clients, StreamPoller
+from lambda_esm import Clients, StreamPoller
 from local.sam import Sam
 from local.stack import Stack
 from tests.integration.roles import CHUNK_BYTES, POLLED, Jobs
@@ -301,7 +301,7 @@ class Load:
 def test_an_update_with_data_in_flight_loses_nothing(stack: Stack, roles: Roles, jobs: Jobs) -> None:
     load = Load(stack, jobs)
     jobs.let_events_through()
-    with StreamPoller(Clients(stack.ministack.endpoint)) as poller:
+    with StreamPoller(Clients(stack.ministack.endpoint), take_over=True) as poller:
         load.put_records(200)
         load.put_file(300)
         with ThreadPoolExecutor() as executor:

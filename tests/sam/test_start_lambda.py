@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from local.event_source_mapping import Clients, StreamPoller
+from lambda_esm import Clients, StreamPoller
 from local.machine import LOOPBACK, free_port, require_tool, tail
 from local.process import Child
 from local.sam_local import environment_of_sam

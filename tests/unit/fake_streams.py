@@ -11,13 +11,13 @@ import json
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 from botocore.exceptions import ClientError
 
-from local.streams.clients import Clients
+from lambda_esm.clients import Clients
 from tests.unit.stream_records import CONFIGURATION
 
 type Handler = Callable[[dict[str, Any]], Any]
@@ -40,7 +40,9 @@ class FakeKinesis:
     def __init__(self) -> None:
         self.shards: dict[str, _Shard] = {"s0": _Shard()}
         self.faults: list[Exception] = []
+        self.read_faults: list[Exception] = []
         self.deleted = False
+        self.created = datetime(2026, 11, 21, tzinfo=UTC)
         self.opened: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self._generation = 0
@@ -64,6 +66,19 @@ class FakeKinesis:
             self.shards[parent].closed = True
             self.shards |= {child: _Shard((parent,)) for child in children}
 
+    def make_again(self) -> None:
+        """Delete the stream and make another one of the name: the same shard, and no record."""
+        with self._lock:
+            self.shards = {"s0": _Shard()}
+            self.created += timedelta(minutes=1)
+            self._generation += 1
+            self._number = 0
+
+    def describe_stream_summary(self, **_: Any) -> dict[str, Any]:
+        if self.deleted:
+            raise client_error("ResourceNotFoundException")
+        return {"StreamDescriptionSummary": {"StreamCreationTimestamp": self.created}}
+
     def expire_iterators(self) -> None:
         with self._lock:
             self._generation += 1
@@ -85,6 +100,8 @@ class FakeKinesis:
     def get_shard_iterator(self, *, ShardId: str, ShardIteratorType: str, **more: Any) -> dict[str, Any]:
         self._check()
         with self._lock:
+            if ShardId not in self.shards:
+                raise client_error("ResourceNotFoundException", "GetShardIterator")
             records = self.shards[ShardId].records
             self.opened.append((ShardId, ShardIteratorType))
             match ShardIteratorType:
@@ -100,12 +117,16 @@ class FakeKinesis:
                     index = sum(int(record["SequenceNumber"]) <= after for record in records)
             return {"ShardIterator": f"{self._generation} {ShardId} {index}"}
 
-    def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:
+    def get_records(self, *, ShardIterator: str, Limit: int, StreamARN: str) -> dict[str, Any]:
         self._check()
+        if self.read_faults:
+            raise self.read_faults.pop(0)
         generation, name, index = ShardIterator.split()
         with self._lock:
             if int(generation) != self._generation:
                 raise client_error("ExpiredIteratorException", "GetRecords")
+            if name not in self.shards:
+                raise client_error("ResourceNotFoundException", "GetRecords")
             shard = self.shards[name]
             page = shard.records[int(index) : int(index) + Limit]
             end = int(index) + len(page)
@@ -133,6 +154,8 @@ class FakeLambda:
         self.faults: list[Exception] = []
         self.asked = 0
         self.disabled: list[str] = []
+        self.enabled: list[str] = []
+        self.update_faults: list[Exception] = []
         self.invoked: list[dict[str, Any]] = []
 
     def get_paginator(self, _: str) -> Any:
@@ -150,11 +173,12 @@ class FakeLambda:
         return SimpleNamespace(paginate=paginate)
 
     def update_event_source_mapping(self, *, UUID: str, Enabled: bool) -> None:
-        assert Enabled is False
-        self.disabled.append(UUID)
+        if self.update_faults:
+            raise self.update_faults.pop(0)
+        (self.enabled if Enabled else self.disabled).append(UUID)
         for configuration in self.configurations:
             if configuration["UUID"] == UUID:
-                configuration["State"] = "Disabled"
+                configuration["State"] = "Enabled" if Enabled else "Disabled"
 
     def get_function_configuration(self, **_: Any) -> dict[str, Any]:
         return {"Role": "arn:aws:iam::000000000000:role/consumer-role"}

@@ -1,11 +1,11 @@
-"""Short ways to say "three records" in the tests of local.streams."""
+"""Short ways to say "three records" in the tests of lambda_esm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from local.streams.mapping import EventSourceMapping
-from local.streams.records import Batch, StreamRecord
+from lambda_esm.mapping import EventSourceMapping
+from lambda_esm.records import Batch, StreamRecord
 
 STREAM_ARN = "arn:aws:kinesis:us-east-1:000000000000:stream/records"
 TABLE_STREAM_ARN = "arn:aws:dynamodb:us-east-1:000000000000:table/ledger/stream/2026-11-21T00:00:00.000"

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from lambda_esm import Answered, Batch, Delivery, FunctionFailed, NotInvoked, Progress
+from lambda_esm.decisions import decide
 from local.background import FLOW, Failures, Flow, flow, tell
-from local.streams.decisions import decide
-from local.streams.observer import Delivery, Progress
-from local.streams.records import Answered, Batch, FunctionFailed, NotInvoked
 from tests.unit.stream_records import mapping, records
 
 BATCH = Batch(tuple(records(1, 2)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local.streams.checkpoints import CheckpointStore, FileCheckpoints, MemoryCheckpoints
+from lambda_esm.checkpoints import CheckpointStore, FileCheckpoints, MemoryCheckpoints
 
 
 @pytest.fixture(params=["memory", "file"])

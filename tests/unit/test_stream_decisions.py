@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from local.streams.decisions import count_done, decide
-from local.streams.mapping import MappingSettings
-from local.streams.records import (
+from lambda_esm.decisions import count_done, decide
+from lambda_esm.mapping import MappingSettings
+from lambda_esm.records import (
     Answered,
     Batch,
     CheckpointLost,
@@ -49,7 +49,8 @@ def failures(*identifiers: object) -> dict[str, Any]:
         pytest.param({"batchItemFailures": ["3"]}, None, id="bare identifiers"),
         pytest.param({"batchItemFailures": "3"}, None, id="not a list"),
         pytest.param("ok", None, id="a string"),
-        pytest.param([], None, id="a list"),
+        pytest.param([], 4, id="an empty list"),
+        pytest.param(["3"], None, id="a list"),
         pytest.param(0, None, id="a number"),
     ],
 )
@@ -79,20 +80,29 @@ SUCCESS: tuple[list[int], list[Any], list[int]] = (ALL, [], [])
         pytest.param({}, 0, THROWN, ([], [(ALL, 1)], []), id="error: the whole batch again"),
         pytest.param({}, 9_000, THROWN, ([], [(ALL, 9_001)], []), id="without a limit, for ever"),
         pytest.param(REPORT, 0, Answered({}), SUCCESS, id="reported success"),
-        pytest.param(REPORT, 0, PARTIAL, ([1, 2], [([3, 4], 1)], []), id="again from the lowest on"),
+        pytest.param(REPORT, 0, PARTIAL, ([1, 2], [([3, 4], 0)], []), id="again from the lowest on"),
         pytest.param(REPORT, 0, FIRST, ([], [(ALL, 1)], []), id="the very first"),
         pytest.param(REPORT, 0, MALFORMED, ([], [(ALL, 1)], []), id="malformed: complete failure"),
         pytest.param(REPORT, 0, THROWN, ([], [(ALL, 1)], []), id="reporting does not change an error"),
         pytest.param(BISECT, 1, THROWN, ([], [([1, 2], 1), ([3, 4], 1)], []), id="error: halves, for free"),
         pytest.param(BISECT, 0, PARTIAL, SUCCESS, id="bisecting alone ignores the response"),
         pytest.param(BOTH, 1, THROWN, ([], [([1, 2], 1), ([3, 4], 1)], []), id="both: an error halves"),
-        pytest.param(BOTH, 1, PARTIAL, ([1, 2], [([3, 4], 1)], []), id="both: cut at the number, for free"),
+        pytest.param(
+            REPORT, 9, PARTIAL, ([1, 2], [([3, 4], 0)], []), id="after progress the count starts anew"
+        ),
+        pytest.param(BOTH, 1, PARTIAL, ([1, 2], [([3, 4], 0)], []), id="both: cut at the number, for free"),
         pytest.param(BOTH, 1, FIRST, ([], [(ALL, 2)], []), id="both: nothing to cut off is a retry"),
         pytest.param(BOTH, 1, MALFORMED, ([], [([1, 2], 1), ([3, 4], 1)], []), id="both: malformed halves"),
         pytest.param(TWO_RETRIES, 1, THROWN, ([], [(ALL, 2)], []), id="the last retry"),
         pytest.param(TWO_RETRIES, 2, THROWN, ([], [], ALL), id="retries used up"),
         pytest.param(NO_RETRIES, 0, THROWN, ([], [], ALL), id="no retries"),
-        pytest.param(REPORT | NO_RETRIES, 0, PARTIAL, ([1, 2], [], [3, 4]), id="no retries: only the rest"),
+        pytest.param(
+            REPORT | NO_RETRIES,
+            0,
+            PARTIAL,
+            ([1, 2], [([3, 4], 0)], []),
+            id="no retries: the rest starts anew",
+        ),
         pytest.param(BOTH | NO_RETRIES, 0, THROWN, ([], [([1, 2], 0), ([3, 4], 0)], []), id="still halved"),
         pytest.param(BOTH | NO_RETRIES, 0, PARTIAL, ([1, 2], [([3, 4], 0)], []), id="still cut"),
         pytest.param(NO_RETRIES, 0, THROTTLED, ([], [(ALL, 0)], []), id="throttled: no retry used"),
@@ -134,7 +144,7 @@ def test_an_odd_batch_is_cut_without_losing_a_record() -> None:
     [
         pytest.param(THROWN, 4, 6, id="error"),
         pytest.param(THROTTLED, 3, 6, id="throttled: not an invocation"),
-        pytest.param(PARTIAL, 4, 1, id="progress starts the pace anew"),
+        pytest.param(PARTIAL, 0, 1, id="progress starts all counts anew"),
         pytest.param(FIRST, 4, 6, id="no progress"),
         pytest.param(CheckpointLost(), 4, 0, id="a lost checkpoint is no failure"),
     ],

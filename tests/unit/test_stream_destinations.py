@@ -11,9 +11,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from local.streams.clients import Clients, UnavailableError
-from local.streams.destinations import failure_message, invocation_record, send
-from local.streams.records import Answered, Batch, Discard, FunctionFailed, NotInvoked, Outcome
+from lambda_esm.clients import Clients, UnavailableError
+from lambda_esm.destinations import failure_message, invocation_record, send
+from lambda_esm.records import Answered, Batch, Discard, FunctionFailed, NotInvoked, Outcome
 from tests.unit.stream_records import TABLE_STREAM_ARN, mapping, record
 
 AT = datetime(2026, 11, 21, 8, 30, 5, 250_000, tzinfo=UTC).timestamp()
@@ -63,17 +63,30 @@ def test_that_of_a_dynamodb_batch_has_whole_seconds_and_its_own_name() -> None:
 @pytest.mark.parametrize(
     ("outcome", "context"),
     [
-        (Answered({}), {"statusCode": 200, "executedVersion": "$LATEST"}),
+        (Answered({}), {"statusCode": 200, "executedVersion": "$LATEST", "functionError": None}),
         (NotInvoked("throttled"), None),
         (None, None),
     ],
 )
 def test_without_a_function_error_none_is_told(outcome: Outcome | None, context: object) -> None:
-    discard = Discard(Batch((record(1),), last_outcome=outcome), "RecordAgeExceeded", AT)
+    discard = Discard(Batch((record(1),), last_outcome=outcome), "RetryAttemptsExhausted", AT)
     told = invocation_record(mapping(), "s0", discard)
 
     assert told.get("responseContext") == context
+    assert told["requestContext"]["requestId"]
+
+
+@pytest.mark.parametrize("outcome", [FunctionFailed("error"), Answered({}), None])
+@pytest.mark.parametrize(("invocations", "count"), [(0, 1), (8, 8)])
+def test_of_a_record_that_is_too_old_no_response_is_told(
+    outcome: Outcome | None, invocations: int, count: int
+) -> None:
+    batch = Batch((record(1),), invocations=invocations, last_outcome=outcome)
+    told = invocation_record(mapping(), "s0", Discard(batch, "RecordAgeExceeded", AT))
+
+    assert "responseContext" not in told
     assert told["requestContext"]["condition"] == "RecordAgeExceeded"
+    assert told["requestContext"]["approximateInvokeCount"] == count
     assert told["requestContext"]["requestId"]
 
 

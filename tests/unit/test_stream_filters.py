@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from local.streams.filters import Filters, InvalidPatternError
+from lambda_esm.filters import Filters, InvalidPatternError
 
 
-def filters(*patterns: object) -> Filters:
+def filters(*patterns: object, service: str = "dynamodb") -> Filters:
     texts = [pattern if isinstance(pattern, str) else json.dumps(pattern) for pattern in patterns]
-    return Filters.from_criteria({"Filters": [{"Pattern": text} for text in texts]})
+    return Filters.from_criteria({"Filters": [{"Pattern": text} for text in texts]}, service)
 
 
 def kinesis(data: bytes | object) -> dict[str, Any]:
@@ -107,8 +107,23 @@ def test_data_that_is_not_json_passes_no_filter_about_data(data: bytes, rule: ob
     assert filters({"data": rule}).accept(kinesis(data)) is False
 
 
-def test_data_that_is_not_json_passes_a_filter_about_something_else() -> None:
-    assert filters({"partitionKey": ["p"]}).accept(kinesis(b"plain text")) is True
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        {"partitionKey": ["p"]},
+        {"kinesis": {"partitionKey": ["p"]}},
+        {"$or": [{"data": {"type": ["buy"]}}, {"partitionKey": ["p"]}]},
+    ],
+)
+def test_a_filter_of_kinesis_looks_at_the_data_alone(pattern: object) -> None:
+    with pytest.raises(InvalidPatternError, match='"data" only'):
+        filters(pattern, service="kinesis")
+
+
+def test_ten_filters_are_taken_and_not_eleven() -> None:
+    assert filters(*[{"a": ["x"]}] * 10).patterns
+    with pytest.raises(InvalidPatternError, match="11 filters: Lambda takes 5, and 10"):
+        filters(*[{"a": ["x"]}] * 11)
 
 
 def test_one_matching_filter_of_several_is_enough() -> None:

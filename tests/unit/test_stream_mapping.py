@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from local.streams.filters import InvalidPatternError
-from local.streams.mapping import (
+from lambda_esm.filters import InvalidPatternError
+from lambda_esm.mapping import (
     Backoff,
     EventSourceMapping,
     InvalidMappingError,
@@ -41,7 +41,7 @@ def test_every_setting_is_read() -> None:
         MaximumRetryAttempts=0,
         MaximumRecordAgeInSeconds=60,
         DestinationConfig={"OnFailure": {"Destination": "arn:aws:s3:::discarded"}},
-        FilterCriteria={"Filters": [{"Pattern": '{"eventName": ["INSERT"]}'}]},
+        FilterCriteria={"Filters": [{"Pattern": '{"data": {"type": ["buy"]}}'}]},
     ).settings
 
     assert settings.batch_size == 1000
@@ -52,7 +52,8 @@ def test_every_setting_is_read() -> None:
     assert settings.maximum_retry_attempts == 0
     assert settings.maximum_record_age_seconds == 60
     assert settings.on_failure_destination == "arn:aws:s3:::discarded"
-    assert settings.filters.patterns == ('{"eventName": ["INSERT"]}',)
+    assert settings.filters.patterns == ('{"data": {"type": ["buy"]}}',)
+    assert mapping(TumblingWindowInSeconds=30).settings.tumbling_window_seconds == 30
 
 
 @pytest.mark.parametrize(
@@ -80,8 +81,14 @@ def test_a_setting_may_be_infinite_absent_or_text(given: dict[str, Any], field: 
         ({"BatchSize": "many"}, "BatchSize is not a whole number: 'many'"),
         ({"ParallelizationFactor": 11}, "ParallelizationFactor is 11"),
         ({"MaximumRetryAttempts": -2}, "MaximumRetryAttempts is -2"),
-        ({"TumblingWindowInSeconds": 30}, "tumbling windows are not supported"),
-        ({"DestinationConfig": {"OnFailure": {"Destination": "kafka://topic"}}}, "only S3, SQS and SNS"),
+        ({"TumblingWindowInSeconds": 901}, "TumblingWindowInSeconds is 901"),
+        ({"TumblingWindowInSeconds": 30, "ParallelizationFactor": 2}, "Set ParallelizationFactor to 1"),
+        ({"MaximumRecordAgeInSeconds": 59}, "-1 .no limit., or 60 and more"),
+        (
+            {"DestinationConfig": {"OnFailure": {"Destination": "kafka://topic"}}},
+            "cannot write to a Kafka topic",
+        ),
+        ({"DestinationConfig": {"OnFailure": {"Destination": "queue"}}}, "by its ARN"),
         ({"StartingPosition": None}, "StartingPosition is not"),
         ({"StartingPosition": "AT_TIMESTAMP"}, "StartingPositionTimestamp"),
         (

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from local.streams.checkpoints import FileCheckpoints, MemoryCheckpoints
-from local.streams.mapping import Backoff, EventSourceMapping
-from local.streams.observer import Delivery, Observer, Progress, every
-from local.streams.poller import StreamPoller
-from local.streams.records import Discard, FunctionFailed, NotInvoked
+from lambda_esm.checkpoints import FileCheckpoints, MemoryCheckpoints
+from lambda_esm.mapping import Backoff, EventSourceMapping, InvalidMappingError
+from lambda_esm.metrics import Totals
+from lambda_esm.observer import Delivery, Observer, Progress, every
+from lambda_esm.poller import StreamPoller
+from lambda_esm.records import Discard, FunctionFailed, NotInvoked
 from tests.unit.fake_streams import World, client_error, world
 from tests.unit.stream_records import CONFIGURATION, STREAM_ARN
 
@@ -132,15 +134,69 @@ def test_what_was_read_of_a_shard_that_ended_stays_counted() -> None:
         assert poller.progress() == {"consumer": Progress(read=3)}
 
 
-def test_the_endpoints_own_poller_is_disabled_once_and_stays_so() -> None:
+def state(given: World) -> str:
+    return str(given.functions.configurations[0]["State"])
+
+
+def test_the_endpoints_own_poller_is_disabled_once_and_put_back_at_the_end() -> None:
     given = world(accept)
 
     with polling(given) as poller:
         drain(poller)
         drain(poller)
+        assert state(given) == "Disabled"
 
     assert given.functions.disabled == [UUID]
-    assert given.functions.configurations[0]["State"] == "Disabled"
+    assert state(given) == "Enabled"
+
+
+def test_the_endpoints_own_poller_stays_disabled_after_a_take_over() -> None:
+    given = world(accept)
+
+    with polling(given, take_over=True) as poller:
+        drain(poller)
+
+    assert state(given) == "Disabled"
+
+
+def test_what_a_killed_run_left_disabled_is_run_and_put_back(tmp_path: Path) -> None:
+    given, log, path = world(accept), Log(), tmp_path / "checkpoints.json"
+    killed = StreamPoller(given.clients, checkpoints=FileCheckpoints(path), refresh_seconds=0.01)
+    killed.start()
+    wait(killed, lambda: state(given) == "Disabled")
+    killed.stop()  # and never joined: it puts nothing back
+    given.kinesis.put("a")
+
+    with polling(given, checkpoints=FileCheckpoints(path), observer=log) as poller:
+        drain(poller)
+
+    assert log.data == ["a"]
+    assert state(given) == "Enabled"
+
+
+def test_a_mapping_that_its_owner_disabled_is_not_polled(caplog: pytest.LogCaptureFixture) -> None:
+    given, log = world(accept, State="Disabled"), Log()
+    given.kinesis.put("a")
+
+    with caplog.at_level(logging.ERROR), polling(given, observer=log) as poller:
+        wait(poller, lambda: given.functions.asked > 2)
+        assert poller.mappings == []
+        assert not poller.drained()
+
+    assert log.data == []
+    assert (state(given), given.functions.enabled) == ("Disabled", [])
+    [message] = caplog.messages
+    assert "is Disabled. Enable it (aws lambda update-event-source-mapping" in message
+
+
+def test_a_poller_that_cannot_be_put_back_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    given = world(accept)
+
+    with caplog.at_level(logging.ERROR), polling(given) as poller:
+        drain(poller)
+        given.functions.update_faults = [UNREACHABLE]
+
+    assert f"mapping {UUID} stays Disabled: Lambda UpdateEventSourceMapping" in caplog.text
 
 
 def test_a_poller_enabled_again_by_a_stack_update_is_disabled_again() -> None:
@@ -150,16 +206,16 @@ def test_a_poller_enabled_again_by_a_stack_update_is_disabled_again() -> None:
         drain(poller)
         given.functions.configurations[0]["State"] = "Enabled"
         wait(poller, lambda: len(given.functions.disabled) == 2)
+        assert state(given) == "Disabled"
 
     assert given.functions.disabled == [UUID, UUID]
-    assert given.functions.configurations[0]["State"] == "Disabled"
 
 
-def test_a_mapping_that_an_earlier_run_disabled_is_run() -> None:
+def test_a_mapping_that_an_earlier_run_disabled_is_run_by_a_take_over() -> None:
     given, log = world(accept, State="Disabled"), Log()
     given.kinesis.put("a")
 
-    with polling(given, observer=log) as poller:
+    with polling(given, observer=log, take_over=True) as poller:
         drain(poller)
 
     assert log.data == ["a"]
@@ -287,7 +343,7 @@ def test_a_mapping_that_cannot_be_run_is_named_once_and_left_to_the_endpoint(
 ) -> None:
     given = world(accept)
     given.functions.configurations.insert(
-        0, CONFIGURATION | {"UUID": "windowed", "TumblingWindowInSeconds": 30, "State": "Enabled"}
+        0, CONFIGURATION | {"UUID": "windowed", "TumblingWindowInSeconds": 901, "State": "Enabled"}
     )
 
     with polling(given) as poller, caplog.at_level(logging.ERROR):
@@ -295,8 +351,8 @@ def test_a_mapping_that_cannot_be_run_is_named_once_and_left_to_the_endpoint(
         drain(poller)
 
     assert given.functions.disabled == [UUID]
-    assert [message for message in caplog.messages if "tumbling" in message] == [
-        "not running mapping windowed: TumblingWindowInSeconds: tumbling windows are not supported here"
+    assert [message for message in caplog.messages if "Tumbling" in message] == [
+        "not running mapping windowed: TumblingWindowInSeconds is 901, not between 0 and 900"
     ]
 
 
@@ -396,6 +452,149 @@ def test_a_deleted_stream_ends_its_shards_and_a_new_one_is_read() -> None:
         wait(poller, lambda: log.data == ["a", "b"])
 
     assert log.data == ["a", "b"]
+
+
+def test_a_stream_that_is_deleted_with_records_that_nobody_read_is_not_drained() -> None:
+    entered, proceed = threading.Event(), threading.Event()
+
+    def slow(_: dict[str, Any]) -> None:
+        entered.set()
+        assert proceed.wait(PATIENCE)
+
+    given = world(slow, BatchSize=1)
+    given.kinesis.put("a", "b")
+    since = time.time()
+    with polling(given) as poller:
+        assert entered.wait(PATIENCE)
+        given.kinesis.deleted = True
+        wait(poller, lambda: threads("s0 in flight") == 1 and threads("s0") == 1)
+        proceed.set()
+        wait(poller, lambda: threads("s0") == 0)
+        assert not poller.drained(since)
+
+    assert poller.lost(since) == ["s0"]
+
+
+def test_a_shard_that_is_named_and_cannot_be_read_is_not_drained_and_tried_again() -> None:
+    """As moto answers who does not name the stream in GetRecords."""
+    given, log = world(accept), Log()
+    given.kinesis.put("a")
+    given.kinesis.read_faults = [client_error("ResourceNotFoundException", "GetRecords")] * 3
+
+    with polling(given, observer=log) as poller:
+        drain(poller)
+
+    assert log.data == ["a"]
+
+
+def test_a_shard_that_vanishes_unread_is_lost_and_its_child_is_read() -> None:
+    given, log = world(accept), Log()
+    given.kinesis.put("a")
+    given.kinesis.split("s0", "s1")
+    given.kinesis.put("b", shard="s1")
+    given.kinesis.read_faults = [client_error("ResourceNotFoundException", "GetRecords")] * 1_000
+    since = time.time()
+
+    with polling(given, observer=log) as poller:
+        wait(poller, lambda: len(given.kinesis.read_faults) < 1_000)
+        del given.kinesis.shards["s0"]
+        wait(poller, lambda: poller.lost(since) == ["s0"])
+        given.kinesis.read_faults = []
+        wait(poller, lambda: log.data == ["b"])
+        assert not poller.drained(since)
+
+
+@pytest.mark.parametrize("position", ["TRIM_HORIZON", "LATEST"])
+def test_a_stream_that_is_made_again_while_it_is_polled_is_read_anew(position: str) -> None:
+    given, log = world(accept, StartingPosition=position), Log()
+
+    with polling(given, observer=log) as poller:
+        drain(poller)
+        given.kinesis.put("a", "b")
+        drain(poller)
+        given.kinesis.make_again()
+        given.kinesis.put("c")
+        wait(poller, lambda: log.data == ["a", "b", "c"])
+        drain(poller)
+
+
+def test_a_stream_that_was_made_again_between_two_runs_is_read_anew(tmp_path: Path) -> None:
+    given, log, path = world(accept), Log(), tmp_path / "checkpoints.json"
+    given.kinesis.put("a", "b", "c")
+    with polling(given, checkpoints=FileCheckpoints(path), observer=log) as poller:
+        drain(poller)
+    given.kinesis.make_again()
+    given.kinesis.put("d")
+
+    with polling(given, checkpoints=FileCheckpoints(path), observer=log) as poller:
+        drain(poller)
+
+    assert log.data == ["a", "b", "c", "d"]
+
+
+def test_what_is_in_flight_for_a_deleted_stream_leaves_no_checkpoint_in_the_new_one() -> None:
+    entered, proceed, store = threading.Event(), threading.Event(), MemoryCheckpoints()
+
+    def slow(event: dict[str, Any]) -> None:
+        if texts(event) == ["old"]:
+            entered.set()
+            assert proceed.wait(PATIENCE)
+
+    given, log = world(slow), Log()
+    given.kinesis.put("filler", "old")
+    given.functions.configurations[0]["BatchSize"] = 1
+    with polling(given, checkpoints=store, observer=log) as poller:
+        assert entered.wait(PATIENCE)
+        given.kinesis.make_again()
+        given.kinesis.put("new")
+        wait(poller, lambda: "new" in log.data)
+        proceed.set()
+        wait(poller, lambda: "old" in log.data)
+        drain(poller)
+
+    assert store.load(UUID) == {"s0": "1"}
+
+
+def test_the_same_stream_and_function_twice_is_refused() -> None:
+    mapping = {"EventSourceArn": STREAM_ARN, "FunctionName": "f", "StartingPosition": "LATEST"}
+
+    with pytest.raises(InvalidMappingError, match="mapped twice"):
+        StreamPoller(world(accept).clients, mappings=[mapping, mapping])
+
+
+def test_the_status_has_aws_names_and_the_totals_add_up() -> None:
+    given = world(
+        refuse,
+        FilterCriteria={"Filters": [{"Pattern": '{"data": {"wanted": [true]}}'}]},
+        BatchSize=1,
+        MaximumRetryAttempts=1,
+    )
+
+    def fail_once(event: dict[str, Any]) -> None:
+        if "poison" in texts(event)[0]:
+            raise ArithmeticError("poison")
+
+    given.functions.handler = fail_once
+    given.kinesis.put('{"wanted": true}', '{"wanted": false}', '{"wanted": true, "poison": 1}')
+
+    with polling(given) as poller:
+        drain(poller)
+        [status] = poller.status()
+
+    assert status["LastProcessingResult"] == "PROBLEM: Function call failed"
+    age = status["Metrics"].pop("IteratorAge")
+    assert age > 0
+    assert status["Metrics"] == {
+        "PolledEventCount": 3,
+        "FilteredOutEventCount": 1,
+        "InvokedEventCount": 3,
+        "FailedInvokeEventCount": 2,
+        "DroppedEventCount": 1,
+        "OnFailureDestinationDeliveredEventCount": 0,
+    }
+    assert [shard["shard"] for shard in status["Shards"]] == ["s0"]
+    assert (status["Shards"][0]["waiting"], status["Shards"][0]["lag"]) == (0, 0)
+    assert poller.totals == Totals(delivered=1, retried=1, discarded=1, filtered=1)
 
 
 def test_a_stream_that_does_not_exist_yet_is_waited_for() -> None:

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.streams.decisions import decide
-from local.streams.filters import Filters
-from local.streams.mapping import Backoff, MappingSettings
-from local.streams.queue import ShardQueue
-from local.streams.records import (
+from lambda_esm.decisions import decide
+from lambda_esm.filters import Filters
+from lambda_esm.mapping import Backoff, MappingSettings
+from lambda_esm.queue import ShardQueue
+from lambda_esm.records import (
     PAYLOAD_LIMIT,
+    STATE_LIMIT,
     Answered,
     Batch,
     CheckpointLost,
@@ -99,11 +100,24 @@ class TestBatching:
         assert max(sizes) <= PAYLOAD_LIMIT
         assert len(sizes) == 3
 
-    def test_a_record_over_the_limit_goes_alone(self) -> None:
+    def test_a_record_that_fills_an_invocation_goes_alone(self) -> None:
         queue = make_queue()
-        queue.feed([record(1), record(2, size=PAYLOAD_LIMIT), record(3)], now=0)
+        queue.feed([record(1), record(2, size=PAYLOAD_LIMIT - 50), record(3)], now=0)
 
         assert drain(queue) == [[1], [2], [3]]
+
+    def test_a_record_that_no_invocation_can_hold_is_given_up_and_the_lane_goes_on(self) -> None:
+        queue = make_queue(parallelization_factor=1)
+        queue.feed([record(1), record(2, size=PAYLOAD_LIMIT), record(3)], now=0)
+
+        queue.settle(next_batch(queue, 0), Answered(None), 0)
+        discard = queue.next_work(0)
+        assert isinstance(discard, Discard)
+        assert (discard.condition, numbers(discard.batch)) == ("RecordTooLarge", [2])
+        queue.discarded(discard)
+
+        assert drain(queue) == [[3]]
+        assert queue.checkpoint == "3"
 
     def test_the_window_is_waited_for(self) -> None:
         queue = make_queue(batch_size=3, batching_window_seconds=5)
@@ -492,3 +506,139 @@ def test_it_counts_what_it_took_and_what_of_it_is_not_processed() -> None:
     assert (queue.taken, queue.unprocessed) == (3, 3)
     queue.settle(next_batch(queue), DONE, 0)
     assert (queue.taken, queue.unprocessed) == (3, 1)
+
+
+class TestTumblingWindows:
+    """Windows of ten seconds. The function counts what it sees, and answers with the count as its state."""
+
+    @staticmethod
+    def count(batch: Batch) -> Outcome:
+        assert batch.window is not None
+        seen = batch.window.state.get("seen", 0) + len(batch.records)
+        return Answered({"state": {"seen": seen}})
+
+    def windows(self, queue: ShardQueue, now: float) -> list[tuple[float, list[int], Any, bool]]:
+        log = []
+        while work := queue.next_work(now):
+            assert isinstance(work, Batch)
+            assert work.window is not None
+            log.append((work.window.start, numbers(work), work.window.state, work.window.final))
+            queue.settle(work, self.count(work), now)
+        return log
+
+    @staticmethod
+    def queue(**settings: Any) -> ShardQueue:
+        return ShardQueue(
+            MappingSettings(tumbling_window_seconds=10, **settings),
+            backoff=NO_WAIT,
+            shard_id="s0",
+            source_arn="arn",
+        )
+
+    def test_the_state_goes_from_one_invocation_to_the_next_and_ends_with_the_window(self) -> None:
+        queue = self.queue(batch_size=2)
+        queue.feed([*records(1, 2, 3, arrived_at=1001), *records(4, arrived_at=1012)], now=1012)
+
+        assert self.windows(queue, 1012) == [
+            (1000, [1, 2], {}, False),
+            (1000, [3], {"seen": 2}, False),
+            (1000, [], {"seen": 3}, True),
+            (1010, [4], {}, False),
+        ]
+
+    def test_the_event_is_as_documented(self) -> None:
+        queue = self.queue()
+        queue.feed(records(1, arrived_at=1_607_497_475), now=1_607_497_475)
+        event = next_batch(queue, 1_607_497_475).event
+
+        assert {key: value for key, value in event.items() if key != "Records"} == {
+            "window": {"start": "2020-12-09T07:04:30Z", "end": "2020-12-09T07:04:40Z"},
+            "state": {},
+            "shardId": "s0",
+            "eventSourceARN": "arn",
+            "isFinalInvokeForWindow": False,
+            "isWindowTerminatedEarly": False,
+        }
+
+    def test_the_payload_is_the_event_with_records_and_without(self) -> None:
+        queue = self.queue()
+        queue.feed(records(1, arrived_at=1001), now=1001)
+        first = next_batch(queue, 1001)
+        queue.settle(first, self.count(first), 1001)
+        last = next_batch(queue, 1011)
+
+        assert json.loads(first.payload) == first.event
+        assert json.loads(last.payload) == last.event
+
+    def test_a_window_ends_by_the_clock_where_nothing_follows(self) -> None:
+        queue = self.queue()
+        queue.feed(records(1, arrived_at=1001), now=1002)
+        assert self.windows(queue, 1002) == [(1000, [1], {}, False)]
+        assert queue.wake_at == 1011
+
+        assert self.windows(queue, 1010.9) == []
+        assert self.windows(queue, 1011) == [(1000, [], {"seen": 1}, True)]
+
+    def test_nothing_is_checkpointed_before_the_window_is_done(self) -> None:
+        """Who starts again has lost the state, so the window has to begin anew."""
+        queue = self.queue()
+        queue.feed(records(1, 2, arrived_at=1001), now=1002)
+        self.windows(queue, 1002)
+        assert queue.checkpoint is None
+        assert not queue.idle
+
+        self.windows(queue, 1011)
+        assert queue.checkpoint == "2"
+        assert queue.idle
+
+    def test_the_end_of_the_shard_ends_the_window(self) -> None:
+        queue = self.queue()
+        queue.feed(records(1, arrived_at=1001), now=1002)
+        queue.close()
+
+        assert [final for *_, final in self.windows(queue, 1002)] == [False, True]
+        assert queue.finished
+
+    def test_a_response_without_state_is_a_failure(self) -> None:
+        queue = self.queue(maximum_retry_attempts=0)
+        queue.feed(records(1, arrived_at=1001), now=1002)
+        queue.settle(next_batch(queue, 1002), DONE, 1002)
+
+        discard = queue.next_work(1002)
+        assert isinstance(discard, Discard)
+        queue.discarded(discard)
+        assert self.windows(queue, 1011) == [(1000, [], {}, True)]
+        assert queue.checkpoint == "1"
+
+    def test_a_partial_failure_keeps_the_state_of_what_is_done(self) -> None:
+        queue = self.queue(report_batch_item_failures=True)
+        queue.feed(records(1, 2, arrived_at=1001), now=1002)
+        answer = {"state": {"seen": 1}, "batchItemFailures": [{"itemIdentifier": "2"}]}
+        queue.settle(next_batch(queue, 1002), Answered(answer), 1002)
+
+        assert self.windows(queue, 1011) == [
+            (1000, [2], {"seen": 1}, False),
+            (1000, [], {"seen": 2}, True),
+        ]
+
+    def test_the_last_invocation_is_tried_until_it_succeeds(self) -> None:
+        queue = self.queue(maximum_retry_attempts=0)
+        queue.feed(records(1, arrived_at=1001), now=1002)
+        self.windows(queue, 1002)
+        for _ in range(3):
+            queue.settle(next_batch(queue, 1011), THROWN, 1011)
+            assert queue.checkpoint is None
+
+        assert self.windows(queue, 1011) == [(1000, [], {"seen": 1}, True)]
+        assert queue.checkpoint == "1"
+
+    def test_a_state_that_is_too_large_ends_the_window_early(self) -> None:
+        queue = self.queue(batch_size=1)
+        queue.feed(records(1, 2, arrived_at=1001), now=1002)
+        queue.settle(next_batch(queue, 1002), Answered({"state": {"x": "x" * STATE_LIMIT}}), 1002)
+        last = next_batch(queue, 1002)
+        assert last.window is not None
+        assert (numbers(last), last.window.early, last.window.final) == ([], True, True)
+
+        queue.settle(last, DONE, 1002)
+        assert self.windows(queue, 1002) == [(1000, [2], {}, False)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from local.streams.mapping import LATEST, SHARD_END, TRIM_HORIZON
-from local.streams.shards import Lineage, Shard
+from lambda_esm.mapping import LATEST, SHARD_END, TRIM_HORIZON
+from lambda_esm.shards import Lineage, Shard
 
 A, B = Shard("a"), Shard("b")
 
@@ -25,10 +25,10 @@ def test_the_children_of_a_split_wait_for_their_parent() -> None:
     lineage.update([closed(A), Shard("a1", ("a",)), Shard("a2", ("a",))])
 
     assert lineage.start() == {"a": TRIM_HORIZON}
-    assert lineage.pending
+    assert lineage.waiting
     lineage.finish("a")
     assert lineage.start() == {"a1": TRIM_HORIZON, "a2": TRIM_HORIZON}
-    assert not lineage.pending
+    assert not lineage.waiting
 
 
 def test_the_child_of_a_merge_waits_for_both_parents() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import boto3
@@ -11,20 +11,22 @@ from botocore.exceptions import EndpointConnectionError
 from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
 
-from local.streams.clients import (
+from lambda_esm.clients import (
     GoneError,
     IteratorExpiredError,
     RecordsTrimmedError,
     UnavailableError,
     calling,
 )
-from local.streams.shards import Shard
-from local.streams.sources import DynamoDBSource, KinesisSource
+from lambda_esm.shards import Shard
+from lambda_esm.sources import DynamoDBSource, KinesisSource
 from tests.unit.stream_records import STREAM_ARN, TABLE_STREAM_ARN
 
 ROLE = "arn:aws:iam::000000000000:role/reader"
 SHARD = "shardId-00000000000000000000-00000000"
 NUMBER = "111000000000000000001"
+STREAM = {"StreamARN": STREAM_ARN, "StreamName": STREAM_ARN.rpartition("/")[2]}
+"""Both: kinesalite knows the name alone, and moto's GetRecords the ARN alone."""
 MOMENT = datetime(2026, 11, 21, 8, 30, 0, 250_000, tzinfo=UTC)
 
 
@@ -54,9 +56,7 @@ class TestKinesis:
             "SequenceNumberRange": {"StartingSequenceNumber": "3"},
         }
         with Stubber(kinesis) as stub:
-            stub.add_response(
-                "list_shards", {"Shards": [first], "NextToken": "more"}, {"StreamARN": STREAM_ARN}
-            )
+            stub.add_response("list_shards", {"Shards": [first], "NextToken": "more"}, STREAM)
             stub.add_response("list_shards", {"Shards": [second]}, {"NextToken": "more"})
 
             assert KinesisSource(kinesis, STREAM_ARN, ROLE).shards() == [
@@ -74,7 +74,7 @@ class TestKinesis:
         }
         source = KinesisSource(kinesis, consumer, ROLE)
         with Stubber(kinesis) as stub:
-            stub.add_response("list_shards", {"Shards": []}, {"StreamARN": STREAM_ARN})
+            stub.add_response("list_shards", {"Shards": []}, STREAM)
             stub.add_response("get_records", {"Records": [record]})
 
             assert source.shards() == []
@@ -96,7 +96,7 @@ class TestKinesis:
         self, kinesis: Any, position: str, expected: dict[str, Any]
     ) -> None:
         with Stubber(kinesis) as stub:
-            request = {"StreamARN": STREAM_ARN, "ShardId": "s0"} | expected
+            request = STREAM | {"ShardId": "s0"} | expected
             stub.add_response("get_shard_iterator", {"ShardIterator": "i"}, request)
 
             assert KinesisSource(kinesis, STREAM_ARN, ROLE).open("s0", position) == "i"
@@ -111,7 +111,8 @@ class TestKinesis:
     def test_a_page_says_whether_the_tip_is_reached(self, kinesis: Any, behind: int, at_tip: bool) -> None:
         answer = {"Records": [], "NextShardIterator": "next", "MillisBehindLatest": behind}
         with Stubber(kinesis) as stub:
-            stub.add_response("get_records", answer, {"ShardIterator": "i", "Limit": 10_000})
+            request = {"ShardIterator": "i", "Limit": 10_000, "StreamARN": STREAM_ARN}
+            stub.add_response("get_records", answer, request)
             page = KinesisSource(kinesis, STREAM_ARN, ROLE).read("s0", "i", 20_000)
 
         assert (page.iterator, page.at_tip) == ("next", at_tip)
@@ -234,6 +235,7 @@ class TestDynamoDB:
             ("TRIM_HORIZON", {"ShardIteratorType": "TRIM_HORIZON"}),
             ("LATEST", {"ShardIteratorType": "LATEST"}),
             (NUMBER, {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": NUMBER}),
+            ("AT_TIMESTAMP:1700000000.5", {"ShardIteratorType": "TRIM_HORIZON"}),
         ],
     )
     def test_every_position_has_its_iterator(
@@ -244,6 +246,27 @@ class TestDynamoDB:
             stub.add_response("get_shard_iterator", {"ShardIterator": "i"}, request)
 
             assert DynamoDBSource(streams, TABLE_STREAM_ARN).open(SHARD, position) == "i"
+
+    def test_latest_is_pinned_to_the_time_and_what_is_older_is_left_out(self, streams: Any) -> None:
+        """DynamoDB has no iterator for a time. Its records name whole seconds, so those of the same second come too."""
+        source = DynamoDBSource(streams, TABLE_STREAM_ARN)
+        position = source.pin("LATEST", MOMENT.timestamp())
+
+        def changed(number: str, seconds: int) -> dict[str, Any]:
+            moment = MOMENT.replace(microsecond=0) + timedelta(seconds=seconds)
+            return {"dynamodb": {"Keys": {}, "SequenceNumber": number, "ApproximateCreationDateTime": moment}}
+
+        page = [changed(NUMBER[:-1] + str(index), seconds) for index, seconds in enumerate((-60, -1, 0, 9))]
+        with Stubber(streams) as stub:
+            stub.add_response("get_shard_iterator", {"ShardIterator": "i"})
+            stub.add_response("get_records", {"Records": page, "NextShardIterator": "j"})
+            stub.add_response("get_records", {"Records": page[:1], "NextShardIterator": "k"})
+            iterator = source.open(SHARD, position)
+            read = source.read(SHARD, iterator, 10)
+            old = source.read(SHARD, iterator, 10)
+
+        assert [record.sequence_number for record in read.records] == [NUMBER[:-1] + "2", NUMBER[:-1] + "3"]
+        assert (old.records, old.at_tip, old.last) == ([], False, NUMBER[:-1] + "0")
 
 
 @pytest.mark.parametrize(
@@ -264,7 +287,7 @@ def test_an_error_of_the_service_says_what_was_being_done(
     with Stubber(kinesis) as stub:
         stub.add_client_error("get_records", code, "because")
 
-        with pytest.raises(meaning, match=f"read s0: {code}: because"):
+        with pytest.raises(meaning, match=f"Kinesis GetRecords of s0: {code}: because"):
             KinesisSource(kinesis, STREAM_ARN, ROLE).read("s0", "i", 1)
 
 

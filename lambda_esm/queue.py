@@ -16,26 +16,30 @@ fault-injection harness can drive it as well::
 
 Sources: docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html (batching, ParallelizationFactor: "Lambda
 still ensures in-order processing at the partition-key level"), with-ddb.html ("at the item (partition and
-sort key) level").
+sort key) level"); services-kinesis-windows.html (tumbling windows).
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from local.streams.decisions import decide
-from local.streams.mapping import Backoff, MappingSettings
-from local.streams.records import (
+from lambda_esm.decisions import Decision, decide, state_of
+from lambda_esm.mapping import Backoff, MappingSettings
+from lambda_esm.records import (
     ENVELOPE_BYTES,
     PAYLOAD_LIMIT,
     SEPARATOR_BYTES,
+    STATE_LIMIT,
+    Answered,
     Batch,
     Discard,
     Outcome,
     StreamRecord,
+    Window,
 )
 
 _CAPACITY = 10_000
@@ -54,6 +58,24 @@ class _Lane:
     busy: Batch | Discard | None = None
 
 
+@dataclass(slots=True)
+class _OpenWindow:
+    """The tumbling window that is being gone through."""
+
+    window: Window
+    processed: list[StreamRecord] = field(default_factory=list)
+    """Finished only with the window: a poller that is started again has lost the state and begins the window anew."""
+
+    def holds(self, record: StreamRecord) -> bool:
+        """A record that is older than the window's start (arrival times are approximate) is taken along."""
+        return record.arrived_at < self.window.end
+
+
+_LATE_SECONDS = 1.0
+"""How long after its end a window waits for records that are still on their way. Lambda waits two minutes at most:
+docs.aws.amazon.com/lambda/latest/dg/services-kinesis-windows.html"""
+
+
 class ShardQueue:
     """The records of one shard, from the read to the checkpoint.
 
@@ -67,14 +89,26 @@ class ShardQueue:
         The pace of retries.
     checkpoint
         Where an earlier run got to, if it did.
+    shard_id, source_arn
+        Only the events of tumbling windows name them.
     """
 
     def __init__(
-        self, settings: MappingSettings, *, backoff: Backoff | None = None, checkpoint: str | None = None
+        self,
+        settings: MappingSettings,
+        *,
+        backoff: Backoff | None = None,
+        checkpoint: str | None = None,
+        shard_id: str = "",
+        source_arn: str = "",
     ) -> None:
         self.settings = settings
+        self._shard_id, self._source_arn = shard_id, source_arn
+        self._window: _OpenWindow | None = None
         self.checkpoint = checkpoint
         """Sequence number of the last record before which, and including which, all are processed."""
+        self.filtered = 0
+        """How many records did not pass the filters."""
         self._backoff = backoff or Backoff()
         self._lanes = [_Lane() for _ in range(settings.parallelization_factor)]
         # Since the checkpoint: sequence number -> processed. Not a dict, whose front is slow to find after
@@ -111,6 +145,7 @@ class ShardQueue:
             self.taken += 1
             wanted = self.settings.filters.accept(record.event)
             self._unfinished[record.sequence_number] = not wanted
+            self.filtered += not wanted
             if wanted:
                 hashed = zlib.crc32(record.key.encode(errors="surrogatepass"))
                 self._lanes[hashed % len(self._lanes)].waiting.append((record, now))
@@ -143,12 +178,18 @@ class ShardQueue:
             lane.retries.appendleft((part, now + self._backoff.delay(part.failures)))
         if decision.discard is not None:
             lane.discard = Discard(decision.discard, "RetryAttemptsExhausted", now)
-        self._finish(decision.done)
+        if self._window is None or batch.window is None:
+            self._finish(decision.done)
+        else:
+            self._settle_in_window(self._window, batch, decision, outcome)
 
     def discarded(self, discard: Discard) -> None:
         """The on-failure destination has it (or there is none)."""
         self._release(discard)
-        self._finish(discard.batch.records)
+        if self._window is None:
+            self._finish(discard.batch.records)
+        else:
+            self._window.processed += discard.batch.records
 
     def postpone(self, discard: Discard) -> None:
         """It could not be sent off now: ``next_work`` will offer it again."""
@@ -165,6 +206,11 @@ class ShardQueue:
     def unprocessed(self) -> int:
         """How many of the records that were read are not processed."""
         return sum(not processed for processed in self._unfinished.values())
+
+    @property
+    def oldest_arrival(self) -> float | None:
+        """When the oldest record arrived that waits for its first delivery; ``None``: none waits."""
+        return min((lane.waiting[0][0].arrived_at for lane in self._lanes if lane.waiting), default=None)
 
     @property
     def busy(self) -> bool:
@@ -199,6 +245,23 @@ class ShardQueue:
                 return None
             lane.retries.popleft()
             return batch
+        return self._new_work(number, lane, now)
+
+    def _new_work(self, number: int, lane: _Lane, now: float) -> Batch | Discard | None:
+        """What to do with records that were never delivered."""
+        if self._window is None and lane.waiting and (length := self.settings.tumbling_window_seconds):
+            start = lane.waiting[0][0].arrived_at // length * length
+            self._window = _OpenWindow(Window(start, start + length, self._shard_id, self._source_arn))
+        if self._window is not None and (last := self._last_of_window(self._window, number, lane, now)):
+            return last
+        if (
+            lane.waiting
+            and ENVELOPE_BYTES + self._extra_bytes() + len(lane.waiting[0][0].body) > PAYLOAD_LIMIT
+        ):
+            # Not documented what Lambda does with it. To try for ever would block the shard.
+            record, _ = lane.waiting.popleft()
+            self._waiting_bytes -= len(record.body)
+            return Discard(Batch((record,), lane=number), "RecordTooLarge", now)
         size = self._ready(lane, now)
         # A record may be too old before its first delivery: "The maximum age of a record that Lambda sends
         # to your function". Only those are given up, not the younger ones that would have shared the batch
@@ -208,21 +271,57 @@ class ShardQueue:
         self._waiting_bytes -= sum(len(record.body) for record in records)
         if not records:
             return None
-        batch = Batch(records, lane=number)
+        batch = Batch(records, lane=number, window=self._window.window if self._window else None)
         return Discard(batch, "RecordAgeExceeded", now) if aged else batch
 
     def _ready(self, lane: _Lane, now: float) -> int:
         """How many waiting records make a batch now: it is full (in number or bytes), or has waited long
         enough."""
-        count, size = 0, ENVELOPE_BYTES - SEPARATOR_BYTES
+        count, size = 0, ENVELOPE_BYTES + self._extra_bytes() - SEPARATOR_BYTES
         for record, _ in lane.waiting:
             size += SEPARATOR_BYTES + len(record.body)
             if count == self.settings.batch_size or (count and size > PAYLOAD_LIMIT):
                 return count
+            if self._window and not self._window.holds(record):
+                return count
             count += 1
         if count in (0, self.settings.batch_size) or self._closed:
             return count
-        return count if now >= lane.waiting[0][1] + self.settings.batching_window_seconds else 0
+        waited = now >= lane.waiting[0][1] + self.settings.batching_window_seconds
+        return count if waited or (self._window and now >= self._window.window.end + _LATE_SECONDS) else 0
+
+    def _extra_bytes(self) -> int:
+        return len(Batch((), window=self._window.window).payload) - ENVELOPE_BYTES if self._window else 0
+
+    def _last_of_window(self, open_window: _OpenWindow, number: int, lane: _Lane, now: float) -> Batch | None:
+        """The last batch of the window, which holds no records, once nothing more can belong to it."""
+        if lane.waiting:
+            over = not open_window.holds(lane.waiting[0][0])
+        else:
+            over = self._closed or now >= open_window.window.end + _LATE_SECONDS
+        if not (over or open_window.window.early):
+            return None
+        return Batch((), lane=number, window=replace(open_window.window, final=True))
+
+    def _settle_in_window(
+        self, open_window: _OpenWindow, batch: Batch, decision: Decision, outcome: Outcome
+    ) -> None:
+        if not batch.records:
+            if not decision.retry:
+                self._window = None
+                self._finish(open_window.processed)
+            return
+        open_window.processed += decision.done
+        state = state_of(outcome.response) if isinstance(outcome, Answered) else None
+        if not decision.done or state is None:
+            return
+        large = len(json.dumps(state)) > STATE_LIMIT
+        open_window.window = replace(open_window.window, state=state, early=large)
+        lane = self._lanes[batch.lane]
+        lane.retries = deque(
+            (replace(part, window=open_window.window), due) if part.window else (part, due)
+            for part, due in lane.retries
+        )
 
     def _count_aged(self, records: Iterable[StreamRecord], now: float, limit: int | None = None) -> int:
         """How many of the first records are too old."""
@@ -241,8 +340,11 @@ class ShardQueue:
             return 0.0
         if lane.retries:
             return lane.retries[0][1]
+        if self._window and (not lane.waiting or not self._window.holds(lane.waiting[0][0])):
+            return 0.0 if lane.waiting or self._closed else self._window.window.end + _LATE_SECONDS
         if lane.waiting:
-            return lane.waiting[0][1] + self.settings.batching_window_seconds
+            due = lane.waiting[0][1] + self.settings.batching_window_seconds
+            return min(due, self._window.window.end + _LATE_SECONDS) if self._window else due
         return None
 
     def _release(self, work: Batch | Discard) -> _Lane:

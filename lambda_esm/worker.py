@@ -7,24 +7,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from local.streams.checkpoints import CheckpointStore
-from local.streams.clients import (
+from lambda_esm.checkpoints import CheckpointStore
+from lambda_esm.clients import (
     Clients,
     GoneError,
     IteratorExpiredError,
     RecordsTrimmedError,
     UnavailableError,
 )
-from local.streams.control import Control
-from local.streams.decisions import decide
-from local.streams.destinations import failure_message, send
-from local.streams.invoke import Invoker
-from local.streams.mapping import SHARD_END, TRIM_HORIZON, Backoff, EventSourceMapping
-from local.streams.observer import Delivery, Observer, Progress, Redeliver
-from local.streams.queue import ShardQueue
-from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, NotInvoked
-from local.streams.sources import Page, StreamSource
+from lambda_esm.control import Control
+from lambda_esm.decisions import Decision, decide
+from lambda_esm.destinations import failure_message, send
+from lambda_esm.invoke import Invoker
+from lambda_esm.mapping import SHARD_END, TRIM_HORIZON, Backoff, EventSourceMapping
+from lambda_esm.metrics import MappingMetrics
+from lambda_esm.observer import Delivery, Observer, Progress, Redeliver
+from lambda_esm.queue import ShardQueue
+from lambda_esm.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, NotInvoked
+from lambda_esm.sources import Page, StreamSource
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +49,31 @@ class ShardWorker:
     """Reads one shard and delivers its records, one thread for the loop and one for each batch in flight."""
 
     def __init__(
-        self, tools: Tools, mapping: EventSourceMapping, source: StreamSource, shard_id: str, position: str
+        self,
+        tools: Tools,
+        mapping: EventSourceMapping,
+        source: StreamSource,
+        shard_id: str,
+        position: str,
+        *,
+        metrics: MappingMetrics,
     ) -> None:
         self.mapping = mapping
         self.shard_id = shard_id
         self.ended = False
         """The shard holds nothing more, and everything in it is processed."""
+        self.vanished_at: float | None = None
+        """When the shard was found to be gone, with what was not read of it. Nothing is checkpointed from then on."""
         self._tools = tools
         self._condition = tools.control.condition
         self._source = source
-        self._queue = ShardQueue(mapping.settings, backoff=tools.backoff)
+        self._metrics = metrics
+        self._queue = ShardQueue(
+            mapping.settings, backoff=tools.backoff, shard_id=shard_id, source_arn=mapping.source_arn
+        )
         self._position = position  # of the last record read, or where to start
         self._iterator: str | None = None
         self._reading = True
-        self._vanished = False
         self._stopped = False
         self._saved: str | None = None
         self._read_at = 0.0
@@ -71,10 +84,14 @@ class ShardWorker:
     def start(self) -> None:
         self._tools.control.spawn(f"{self.mapping.function_name} {self.shard_id}", self._run)
 
-    def stop(self) -> None:
-        """End soon. What was read and not delivered is read again another time."""
+    def stop(self, *, abandon: bool = False) -> None:
+        """End soon. What was read and not delivered is read again another time. ``abandon``: there is no stream any
+        more, so nothing is checkpointed.
+        """
         with self._condition:
             self._stopped = True
+            if abandon and self.vanished_at is None:
+                self.vanished_at = time.time()
             self._condition.notify_all()
 
     def update(self, mapping: EventSourceMapping) -> None:
@@ -86,7 +103,28 @@ class ShardWorker:
 
     def drained(self, since: float) -> bool:
         """Everything that was in the shard at ``since`` is processed."""
-        return self.ended or (self._queue.idle and self._tip_seen_at >= since)
+        if self.vanished_at is not None:
+            return not self.lost(since)
+        return self.ended or self._settled(since)
+
+    def lost(self, since: float) -> bool:
+        """The shard was there at ``since`` and is not any more, and nobody knows what it held."""
+        return self.vanished_at is not None and since <= self.vanished_at and not self._settled(since)
+
+    def _settled(self, since: float) -> bool:
+        return self._queue.idle and self._tip_seen_at >= since
+
+    def status(self, now: float) -> dict[str, Any]:
+        """How it stands with the shard. The lag is in milliseconds, ``None`` before the first read; zero at the tip."""
+        lag = 0.0 if self._tip_seen_at >= 0 and self._queue.idle else None
+        if (oldest := self._queue.oldest_arrival) is not None:
+            lag = max(0.0, (now - oldest) * 1_000)
+        return {
+            "shard": self.shard_id,
+            "checkpoint": self._queue.checkpoint,
+            "waiting": self._queue.unprocessed,
+            "lag": None if lag is None else round(lag),
+        }
 
     @property
     def progress(self) -> Progress:
@@ -103,7 +141,7 @@ class ShardWorker:
         with self._condition:
             self.ended = self._queue.finished
             self._condition.notify_all()
-        if self.ended and not self._vanished:
+        if self.ended and self.vanished_at is None:
             # Not for a shard that vanished: a stream of the same name may have one of the same name some day.
             self._tools.checkpoints.save(self.mapping.uuid, self.shard_id, SHARD_END)
 
@@ -148,20 +186,39 @@ class ShardWorker:
             self._iterator, self._position = None, TRIM_HORIZON
             self._retry_read(f"records expired before they were read; going on with the oldest: {error}")
         except GoneError as error:
-            logger.warning("%s: the shard is gone, with what was not read of it: %s", self.shard_id, error)
-            with self._condition:
-                self._reading, self._vanished = False, True
-                self._queue.close()
+            self._gone(error)
         else:
             self._read_failures = 0
-            if page.records:
-                self._position = page.records[-1].sequence_number
+            if page.last is not None:
+                self._position = page.last
             self._iterator = page.iterator
             self._change(partial(self._take, page, started))
 
+    def _gone(self, error: GoneError) -> None:
+        """The endpoint does not know the shard. A stream that goes on naming it is not believed."""
+        try:
+            listed = any(shard.id == self.shard_id for shard in self._source.shards())
+        except GoneError:
+            listed = False
+        except UnavailableError as unavailable:
+            self._retry_read(str(unavailable))
+            return
+        if listed:
+            self._iterator = None
+            self._retry_read(f"the stream names the shard, but it cannot be read: {error}")
+            return
+        logger.error("%s: the shard is gone, with what was not read of it: %s", self.shard_id, error)
+        with self._condition:
+            self._reading, self.vanished_at = False, time.time()
+            self._queue.close()
+            self._condition.notify_all()
+
     def _take(self, page: Page, started: float) -> None:
         now = time.time()
+        filtered = self._queue.filtered
         self._queue.feed(page.records, now)
+        self._metrics.polled += len(page.records)
+        self._metrics.filtered += self._queue.filtered - filtered
         if page.iterator is None:
             self._reading = False
             self._queue.close()
@@ -189,7 +246,13 @@ class ShardWorker:
         lost = delivery.succeeded and tools.redeliver(delivery)
         if lost:
             logger.info("%s %s: delivering it again, on purpose", mapping.function_name, self.shard_id)
-        self._change(partial(self._queue.settle, batch, CheckpointLost() if lost else outcome, time.time()))
+
+        def settle() -> None:
+            now = time.time()
+            self._metrics.count_delivery(batch, outcome, Decision() if lost else decision, now)
+            self._queue.settle(batch, CheckpointLost() if lost else outcome, now)
+
+        self._change(settle)
 
     def _discard(self, discard: Discard) -> None:
         mapping = self.mapping
@@ -215,14 +278,19 @@ class ShardWorker:
                     self._change(partial(self._queue.postpone, discard))
                     return
         self._tools.observer.on_discard(mapping, self.shard_id, discard)
-        self._change(partial(self._queue.discarded, discard))
+
+        def discarded() -> None:
+            self._metrics.count_discard(discard, kept=message is not None)
+            self._queue.discarded(discard)
+
+        self._change(discarded)
 
     def _change(self, change: Callable[[], None]) -> None:
         """Change the queue, and keep the checkpoint if it moved."""
         with self._condition:
             change()
             checkpoint = self._queue.checkpoint
-            if checkpoint is not None and checkpoint != self._saved:
+            if checkpoint is not None and checkpoint != self._saved and self.vanished_at is None:
                 self._saved = checkpoint
                 self._tools.checkpoints.save(self.mapping.uuid, self.shard_id, checkpoint)
                 self._tools.observer.on_checkpoint(self.mapping, self.shard_id, checkpoint)

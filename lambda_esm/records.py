@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 type Event = dict[str, Any]
@@ -14,6 +15,13 @@ PAYLOAD_LIMIT = 6 * 1024 * 1024
 
 Source: docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html ("Invocation payload: 6 MB each for
 request and response, synchronous").
+"""
+
+STATE_LIMIT = 1024 * 1024
+"""Bytes of a tumbling window's state.
+
+Source: docs.aws.amazon.com/lambda/latest/dg/services-kinesis-windows.html ("Your state can be a maximum of 1 MB per
+shard. If it exceeds that size, Lambda terminates the window early").
 """
 
 _OPENING, _SEPARATOR, _CLOSING = b'{"Records":[', b",", b"]}"
@@ -43,6 +51,42 @@ class StreamRecord:
         except UnicodeEncodeError:  # half of a surrogate pair, which Kinesis refuses and an emulator may not
             body = json.dumps(event).encode()
         return cls(sequence_number, key, arrived_at, event, body)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A tumbling window, as one invocation sees it. Two windows of a shard never share a record."""
+
+    start: float
+    """Epoch seconds; a multiple of the window's length."""
+    end: float
+    shard_id: str = ""
+    source_arn: str = ""
+    state: Any = field(default_factory=dict)
+    """What the function returned as ``state`` last time; ``{}`` at the start."""
+    final: bool = False
+    """The last invocation of the window."""
+    early: bool = False
+    """The state outgrew its limit."""
+
+    @property
+    def fields(self) -> Event:
+        """What an event holds beside its records.
+
+        Source: docs.aws.amazon.com/lambda/latest/dg/services-kinesis-windows.html, KinesisTimeWindowEvent.
+        """
+        return {
+            "window": {"start": _iso(self.start), "end": _iso(self.end)},
+            "state": self.state,
+            "shardId": self.shard_id,
+            "eventSourceARN": self.source_arn,
+            "isFinalInvokeForWindow": self.final,
+            "isWindowTerminatedEarly": self.early,
+        }
+
+
+def _iso(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +142,8 @@ class Batch:
     failures: int = 0
     """How often in a row a delivery came to nothing, for whatever reason; sets the pace of the retries."""
     last_outcome: Outcome | None = None
+    window: Window | None = None
+    """The tumbling window that the records belong to. Only the last batch of a window has no records."""
 
     @property
     def sequence_numbers(self) -> tuple[str, ...]:
@@ -106,12 +152,14 @@ class Batch:
     @property
     def event(self) -> Event:
         """The event as the function sees it."""
-        return {"Records": [record.event for record in self.records]}
+        event: Event = {"Records": [record.event for record in self.records]}
+        return event | self.window.fields if self.window else event
 
     @property
     def payload(self) -> bytes:
         """The event as JSON."""
-        return _OPENING + _SEPARATOR.join(record.body for record in self.records) + _CLOSING
+        more = b"," + _encode(self.window.fields)[1:-1].encode() if self.window else b""
+        return _OPENING + _SEPARATOR.join(record.body for record in self.records) + b"]" + more + b"}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,5 +168,6 @@ class Discard:
     them."""
 
     batch: Batch
-    condition: Literal["RetryAttemptsExhausted", "RecordAgeExceeded"]
+    condition: Literal["RetryAttemptsExhausted", "RecordAgeExceeded", "RecordTooLarge"]
+    """``RecordTooLarge`` is ours: AWS does not say what becomes of a record that no invocation can hold."""
     at: float

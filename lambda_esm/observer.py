@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 
-from local.streams.decisions import Decision
-from local.streams.mapping import EventSourceMapping
-from local.streams.records import Answered, Batch, Discard, Event, FunctionFailed, NotInvoked
+from lambda_esm.decisions import Decision
+from lambda_esm.mapping import EventSourceMapping
+from lambda_esm.records import Answered, Batch, Discard, Event, FunctionFailed, NotInvoked
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where the positions in the shards are kept. Two methods; bring your own store if these do not do."""
+"""Where the positions in the shards are kept. Three methods; bring your own store if these do not do."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ class CheckpointStore(Protocol):
     def save(self, mapping: str, shard_id: str, position: str) -> None:
         """Remember a position. Losing it costs redeliveries, never records."""
 
+    def clear(self, mapping: str) -> None:
+        """Forget a mapping's positions: its stream was deleted, and another one has the name."""
+
 
 class MemoryCheckpoints:
     """Positions for as long as the process lives."""
@@ -33,6 +36,10 @@ class MemoryCheckpoints:
     def save(self, mapping: str, shard_id: str, position: str) -> None:
         with self._lock:
             self._positions.setdefault(mapping, {})[shard_id] = position
+
+    def clear(self, mapping: str) -> None:
+        with self._lock:
+            self._positions.pop(mapping, None)
 
 
 class FileCheckpoints:
@@ -59,9 +66,17 @@ class FileCheckpoints:
     def save(self, mapping: str, shard_id: str, position: str) -> None:
         with self._lock:
             self._positions.setdefault(mapping, {})[shard_id] = position
-            draft = self._path.with_name(self._path.name + ".new")
-            draft.write_text(json.dumps(self._positions, indent=1, sort_keys=True))
-            draft.replace(self._path)
+            self._write()
+
+    def clear(self, mapping: str) -> None:
+        with self._lock:
+            if self._positions.pop(mapping, None) is not None:
+                self._write()
+
+    def _write(self) -> None:
+        draft = self._path.with_name(self._path.name + ".new")
+        draft.write_text(json.dumps(self._positions, indent=1, sort_keys=True))
+        draft.replace(self._path)
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
-from local.streams.clients import calling
-from local.streams.mapping import AT_TIMESTAMP, LATEST, TRIM_HORIZON
-from local.streams.records import Event, StreamRecord
-from local.streams.shards import Shard
+from lambda_esm.clients import UnavailableError, calling
+from lambda_esm.mapping import AT_TIMESTAMP, LATEST, TRIM_HORIZON
+from lambda_esm.records import Event, StreamRecord
+from lambda_esm.shards import Shard
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodbstreams import DynamoDBStreamsClient
@@ -32,6 +32,8 @@ class Page:
     """For the next read; ``None``: the shard ended."""
     at_tip: bool
     """Nothing newer was in the shard when it was read."""
+    last: str | None = None
+    """The sequence number of the last record that was read, if any was: it may have been left out."""
 
 
 class StreamSource(Protocol):
@@ -54,6 +56,9 @@ class StreamSource(Protocol):
         """A position that means the same later on. LATEST, for one, does not: it moves with every new
         record."""
 
+    def created(self) -> str | None:
+        """When the stream was made, which tells it from an earlier one of its name; ``None``: not known."""
+
 
 class KinesisSource:
     """A Kinesis data stream, or a registered consumer of one (read through the shared throughput all the
@@ -62,13 +67,16 @@ class KinesisSource:
     def __init__(self, client: KinesisClient, source_arn: str, role_arn: str) -> None:
         self._client = client
         self._source_arn = source_arn
-        self._stream_arn, _, _ = source_arn.partition("/consumer/")
+        stream_arn, _, _ = source_arn.partition("/consumer/")
+        # Of AWS, either would do. kinesalite knows the name alone, and moto the ARN alone in GetRecords, which takes no
+        # name.
+        self._stream: Any = {"StreamARN": stream_arn, "StreamName": stream_arn.rpartition("/")[2]}
         self._region = source_arn.split(":")[3]
         self._role_arn = role_arn
 
     def shards(self) -> list[Shard]:
-        with calling("list shards"):
-            answer = self._client.list_shards(StreamARN=self._stream_arn)
+        with calling("Kinesis ListShards"):
+            answer = self._client.list_shards(**self._stream)
             listed = answer["Shards"]
             while token := answer.get("NextToken"):
                 answer = self._client.list_shards(NextToken=token)
@@ -92,21 +100,33 @@ class KinesisSource:
         elif position.startswith(AT_TIMESTAMP):
             moment = datetime.fromtimestamp(float(position.partition(":")[2]), UTC)
             start = {"ShardIteratorType": AT_TIMESTAMP, "Timestamp": moment}
-        with calling(f"open {shard_id}"):
-            answer = self._client.get_shard_iterator(StreamARN=self._stream_arn, ShardId=shard_id, **start)
+        with calling(f"Kinesis GetShardIterator of {shard_id}"):
+            answer = self._client.get_shard_iterator(**self._stream, ShardId=shard_id, **start)
         return answer["ShardIterator"]
 
     def read(self, shard_id: str, iterator: str, limit: int) -> Page:
-        with calling(f"read {shard_id}"):
-            answer = self._client.get_records(ShardIterator=iterator, Limit=min(limit, 10_000))
+        with calling(f"Kinesis GetRecords of {shard_id}"):
+            answer = self._client.get_records(
+                ShardIterator=iterator, Limit=min(limit, 10_000), StreamARN=self._stream["StreamARN"]
+            )
+        records = [self._record(shard_id, record) for record in answer["Records"]]
         return Page(
-            [self._record(shard_id, record) for record in answer["Records"]],
+            records,
             answer.get("NextShardIterator"),
             at_tip=answer.get("MillisBehindLatest", 0) == 0,
+            last=records[-1].sequence_number if records else None,
         )
 
     def pin(self, position: str, now: float) -> str:
         return f"{AT_TIMESTAMP}:{now:.3f}" if position == LATEST else position
+
+    def created(self) -> str | None:
+        try:
+            with calling("Kinesis DescribeStreamSummary"):
+                summary = self._client.describe_stream_summary(**self._stream)["StreamDescriptionSummary"]
+        except UnavailableError:
+            return None
+        return summary["StreamCreationTimestamp"].astimezone(UTC).isoformat()
 
     def _record(self, shard_id: str, record: Any) -> StreamRecord:
         number = record["SequenceNumber"]
@@ -136,11 +156,13 @@ class DynamoDBSource:
     def __init__(self, client: DynamoDBStreamsClient, source_arn: str) -> None:
         self._client = client
         self._source_arn = source_arn
+        self._since: dict[str, float] = {}
+        """Shards that are entered at a time, which DynamoDB's iterators cannot do: what is older is left out."""
 
     def shards(self) -> list[Shard]:
         listed: list[Any] = []
         more: dict[str, Any] = {}
-        with calling("describe the stream"):
+        with calling("DynamoDB Streams DescribeStream"):
             while True:
                 answer = self._client.describe_stream(StreamArn=self._source_arn, **more)["StreamDescription"]
                 listed += answer.get("Shards", [])
@@ -158,22 +180,33 @@ class DynamoDBSource:
 
     def open(self, shard_id: str, position: str) -> str:
         start: dict[str, Any] = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": position}
+        if position.startswith(AT_TIMESTAMP):
+            self._since[shard_id] = float(position.partition(":")[2])
+            position = TRIM_HORIZON
         if position in (TRIM_HORIZON, LATEST):
             start = {"ShardIteratorType": position}
-        with calling(f"open {shard_id}"):
+        with calling(f"DynamoDB Streams GetShardIterator of {shard_id}"):
             answer = self._client.get_shard_iterator(StreamArn=self._source_arn, ShardId=shard_id, **start)
         return answer["ShardIterator"]
 
     def read(self, shard_id: str, iterator: str, limit: int) -> Page:
-        with calling(f"read {shard_id}"):
+        with calling(f"DynamoDB Streams GetRecords of {shard_id}"):
             answer = self._client.get_records(ShardIterator=iterator, Limit=min(limit, 1_000))
         records = [self._record(record) for record in answer.get("Records", [])]
+        last = records[-1].sequence_number if records else None
+        if since := self._since.get(shard_id):
+            records = [
+                record for record in records if record.arrived_at >= int(since)
+            ]  # they are in whole seconds
         # DynamoDB does not say how far behind a reader is. An empty page of an open shard is the best sign
         # there is.
-        return Page(records, answer.get("NextShardIterator"), at_tip=not records)
+        return Page(records, answer.get("NextShardIterator"), at_tip=last is None, last=last)
 
     def pin(self, position: str, now: float) -> str:
-        return position
+        return f"{AT_TIMESTAMP}:{now:.3f}" if position == LATEST else position
+
+    def created(self) -> str | None:
+        return None  # the ARN of another stream is another one
 
     def _record(self, record: Any) -> StreamRecord:
         event: Event = plain(record) | {"eventSourceARN": self._source_arn}

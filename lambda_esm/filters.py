@@ -1,7 +1,8 @@
 """FilterCriteria: which records of a stream reach the function.
 
-Sources: docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html (the operators),
-with-kinesis-filtering.html and with-ddb-filtering.html (what a pattern is held against).
+Sources: docs.aws.amazon.com/lambda/latest/dg/invocation-eventfiltering.html (the operators, the number of filters),
+with-kinesis-filtering.html and with-ddb-filtering.html (what a pattern is held against: of a Kinesis record the
+``data`` alone).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from functools import cached_property
 from operator import eq, ge, gt, le, lt
 from typing import Any, Final
 
-from local.streams.records import Event
+from lambda_esm.records import Event
 
 
 class InvalidPatternError(ValueError):
@@ -30,6 +31,9 @@ class _Number:
 
 
 type _Pattern = dict[str, Any]
+
+MAXIMUM_FILTERS = 10
+"""Five, and up to ten for an account whose quota was raised."""
 
 _ABSENT: Final = object()
 _UNREADABLE: Final = object()
@@ -51,17 +55,25 @@ class Filters:
     patterns: tuple[str, ...] = ()
 
     @classmethod
-    def from_criteria(cls, criteria: Mapping[str, Any] | None) -> Filters:
-        """Read the API's ``{"Filters": [{"Pattern": "<JSON>"}]}``.
+    def from_criteria(cls, criteria: Mapping[str, Any] | None, service: str = "kinesis") -> Filters:
+        """Read the API's ``{"Filters": [{"Pattern": "<JSON>"}]}`` for a mapping of ``kinesis`` or ``dynamodb``.
 
         Raises
         ------
         InvalidPatternError
-            A pattern is not JSON, has the wrong shape or uses an operator that Lambda does not have.
+            A pattern is not JSON, has the wrong shape, uses an operator that Lambda does not have or, for Kinesis,
+            looks at something else than the data. Or there are more filters than Lambda takes.
         """
         filters = cls(tuple(str(each.get("Pattern", "")) for each in (criteria or {}).get("Filters") or ()))
+        if len(filters.patterns) > MAXIMUM_FILTERS:
+            raise InvalidPatternError(
+                f"FilterCriteria has {len(filters.patterns)} filters: Lambda takes 5, and {MAXIMUM_FILTERS} where the "
+                "account's quota was raised. Join some with $or"
+            )
         for pattern in filters._compiled:
             _check(pattern)
+            if service == "kinesis":
+                _check_data_alone(pattern)
         return filters
 
     @cached_property
@@ -72,8 +84,8 @@ class Filters:
         """Whether a record (an entry of ``event["Records"]``) reaches the function."""
         if not self._compiled:
             return True
-        if "kinesis" in record:  # a pattern names the fields of "kinesis"; "data" stands for the decoded JSON
-            record = record["kinesis"] | {"data": _decoded(record["kinesis"]["data"])}
+        if "kinesis" in record:
+            record = {"data": _decoded(record["kinesis"]["data"])}
         return any(_matches(pattern, record) for pattern in self._compiled)
 
 
@@ -178,6 +190,17 @@ def _check(pattern: Any) -> None:
                 _check_rule(key, rule)
         else:
             _check(expected)
+
+
+def _check_data_alone(pattern: _Pattern) -> None:
+    for key, expected in pattern.items():
+        if key == "$or":
+            for alternative in expected:
+                _check_data_alone(alternative)
+        elif key != "data":
+            raise InvalidPatternError(
+                f'filter pattern: {key}: of a Kinesis record Lambda filters "data" only; write {{"data": ...}}'
+            )
 
 
 def _check_rule(key: str, rule: Any) -> None:

@@ -2,7 +2,8 @@
 
 Sources for names, defaults and ranges:
 docs.aws.amazon.com/lambda/latest/api/API_EventSourceMappingConfiguration.html,
-lambda/latest/dg/services-kinesis-parameters.html, lambda/latest/dg/services-ddb-params.html.
+lambda/latest/dg/services-kinesis-parameters.html, lambda/latest/dg/services-ddb-params.html; "values less than 60 and
+greater than -1 ... are not allowed" for the age: lambda/latest/api/API_CreateEventSourceMapping.html.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from local.streams.filters import Filters
+from lambda_esm.filters import Filters
 
 TRIM_HORIZON = "TRIM_HORIZON"
 LATEST = "LATEST"
@@ -60,10 +61,14 @@ class MappingSettings:
     maximum_retry_attempts: int | None = None
     maximum_record_age_seconds: float | None = None
     on_failure_destination: str | None = None
+    tumbling_window_seconds: int = 0
+    """Zero: no windows."""
     filters: Filters = field(default_factory=Filters)
 
     @classmethod
-    def from_configuration(cls, configuration: Mapping[str, Any]) -> MappingSettings:
+    def from_configuration(
+        cls, configuration: Mapping[str, Any], service: str = "kinesis"
+    ) -> MappingSettings:
         """Read the API's answer. Numbers may be strings, as CloudFormation parameters are: emulators keep
         them.
 
@@ -83,27 +88,42 @@ class MappingSettings:
                 raise InvalidMappingError(f"{name} is {result}, not between {low} and {high}")
             return result
 
-        if number("TumblingWindowInSeconds", 0, 0, 900):
-            raise InvalidMappingError("TumblingWindowInSeconds: tumbling windows are not supported here")
+        window = number("TumblingWindowInSeconds", 0, 0, 900)
+        lanes = number("ParallelizationFactor", 1, 1, 10)
+        if window and lanes > 1:
+            raise InvalidMappingError(
+                f"TumblingWindowInSeconds with ParallelizationFactor {lanes}: a shard has one state, and AWS does not "
+                "say how it is divided. Set ParallelizationFactor to 1"
+            )
         on_failure = (configuration.get("DestinationConfig") or {}).get("OnFailure") or {}
         destination = on_failure.get("Destination") or None
+        if destination and destination.startswith("kafka://"):
+            raise InvalidMappingError(
+                f"on-failure destination {destination}: lambda-esm cannot write to a Kafka topic. Name an S3 bucket, "
+                "an SQS queue or an SNS topic by its ARN"
+            )
         if destination and destination.split(":")[2:3] not in (["s3"], ["sqs"], ["sns"]):
             raise InvalidMappingError(
-                f"on-failure destination {destination}: only S3, SQS and SNS are supported"
+                f"on-failure destination {destination}: name an S3 bucket, an SQS queue or an SNS topic by its ARN"
             )
         response_types = configuration.get("FunctionResponseTypes") or ()
         retries = number("MaximumRetryAttempts", -1, -1, 10_000)
         age = number("MaximumRecordAgeInSeconds", -1, -1, 604_800)
+        if 0 <= age < 60:
+            raise InvalidMappingError(
+                f"MaximumRecordAgeInSeconds is {age}: Lambda takes -1 (no limit), or 60 and more"
+            )
         return cls(
             batch_size=number("BatchSize", 100, 1, 10_000),
             batching_window_seconds=number("MaximumBatchingWindowInSeconds", 0, 0, 300),
-            parallelization_factor=number("ParallelizationFactor", 1, 1, 10),
+            parallelization_factor=lanes,
             report_batch_item_failures="ReportBatchItemFailures" in response_types,
             bisect_batch_on_function_error=_boolean(configuration.get("BisectBatchOnFunctionError")),
             maximum_retry_attempts=None if retries < 0 else retries,
             maximum_record_age_seconds=None if age < 0 else age,
             on_failure_destination=destination,
-            filters=Filters.from_criteria(configuration.get("FilterCriteria")),
+            tumbling_window_seconds=window,
+            filters=Filters.from_criteria(configuration.get("FilterCriteria"), service),
         )
 
 
@@ -155,7 +175,7 @@ class EventSourceMapping:
             qualifier=qualifier,
             function_arn=arn,
             starting_position=_starting_position(configuration, source),
-            settings=MappingSettings.from_configuration(configuration),
+            settings=MappingSettings.from_configuration(configuration, source.split(":")[2]),
         )
 
 

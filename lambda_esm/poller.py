@@ -8,20 +8,36 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from local.streams.checkpoints import CheckpointStore, MemoryCheckpoints
-from local.streams.clients import Clients, GoneError, UnavailableError, calling
-from local.streams.control import Control
-from local.streams.filters import InvalidPatternError
-from local.streams.invoke import Invoker
-from local.streams.mapping import Backoff, EventSourceMapping, InvalidMappingError, is_stream
-from local.streams.observer import Observer, Progress, Redeliver, never
-from local.streams.run import MappingRun
-from local.streams.worker import Tools
+from lambda_esm.checkpoints import CheckpointStore, MemoryCheckpoints
+from lambda_esm.clients import Clients, GoneError, UnavailableError, calling
+from lambda_esm.control import Control
+from lambda_esm.filters import InvalidPatternError
+from lambda_esm.invoke import Invoker, LambdaInvoker
+from lambda_esm.mapping import Backoff, EventSourceMapping, InvalidMappingError, is_stream
+from lambda_esm.metrics import MappingMetrics, Totals
+from lambda_esm.observer import Observer, Progress, Redeliver, never
+from lambda_esm.run import MappingRun
+from lambda_esm.worker import Tools
 
 logger = logging.getLogger(__name__)
 
 _STOP_SECONDS = 10.0
 """How long leaving a ``with`` block waits for what is in flight."""
+
+
+_TAKEN = "(the endpoint's own pollers that were switched off)"
+"""What the checkpoints call them."""
+
+
+def _unique(mappings: Iterable[EventSourceMapping]) -> dict[str, EventSourceMapping]:
+    found: dict[str, EventSourceMapping] = {}
+    for mapping in mappings:
+        if mapping.uuid in found:
+            raise InvalidMappingError(
+                f"{mapping.source_arn} and {mapping.function_name} are mapped twice: leave one of the two out"
+            )
+        found[mapping.uuid] = mapping
+    return found
 
 
 class StreamPoller:
@@ -37,6 +53,8 @@ class StreamPoller:
         Mappings to run that no Lambda API knows, in the form of its answers: ``{"EventSourceArn",
         "FunctionName", "StartingPosition", "BatchSize", ...}``. With these given and no ``functions``, the
         API is not asked.
+    invoker
+        What delivers the batches; by default the Lambda API of ``clients``.
     invoke_as
         Functions that are invoked under another name: ``{"deployed name": "name at the Lambda endpoint"}``.
     checkpoints
@@ -52,6 +70,14 @@ class StreamPoller:
         one for DynamoDB).
     refresh_seconds
         How often settings and shards are looked up.
+    take_over
+        Run the mappings of the Lambda API that are Disabled as well, and leave the endpoint's own pollers off at the
+        end. Otherwise a Disabled mapping is not polled, and what was Enabled is so again at the end.
+
+    Raises
+    ------
+    InvalidMappingError, InvalidPatternError
+        One of ``mappings`` cannot be run, or is there twice.
     """
 
     def __init__(
@@ -60,6 +86,7 @@ class StreamPoller:
         *,
         functions: Sequence[str] = (),
         mappings: Iterable[Mapping[str, Any]] = (),
+        invoker: Invoker | None = None,
         invoke_as: Mapping[str, str] | None = None,
         checkpoints: CheckpointStore | None = None,
         observer: Observer | None = None,
@@ -67,22 +94,27 @@ class StreamPoller:
         backoff: Backoff | None = None,
         poll_seconds: float = 0.2,
         refresh_seconds: float = 1.0,
+        take_over: bool = False,
     ) -> None:
         self._control = Control()
         self._condition = self._control.condition
         self._clients = clients
         self._functions = tuple(functions)
-        self._given = {given.uuid: given for given in map(EventSourceMapping.from_configuration, mappings)}
+        self._given = _unique(map(EventSourceMapping.from_configuration, mappings))
+        self._take_over = take_over
+        self._checkpoints = checkpoints or MemoryCheckpoints()
+        self._taken = set(self._checkpoints.load(_TAKEN))
         self._asks = bool(functions) or not self._given
         self._refresh_seconds = refresh_seconds
         self._runs: dict[str, MappingRun] = {}
+        self._past: list[MappingMetrics] = []
         self._refused: dict[str, str] = {}
         self._lonely = False
         self._tools = Tools(
             control=self._control,
             clients=clients,
-            invoker=Invoker(clients.functions, invoke_as),
-            checkpoints=checkpoints or MemoryCheckpoints(),
+            invoker=invoker or LambdaInvoker(clients.functions, invoke_as),
+            checkpoints=self._checkpoints,
             observer=observer or Observer(),
             redeliver=redeliver,
             backoff=backoff or Backoff(),
@@ -96,12 +128,12 @@ class StreamPoller:
         self._control.spawn("event source mappings", self._supervise)
 
     def stop(self) -> None:
-        """Ask everything to end. What is in flight is brought home and checkpointed; mappings stay
-        disabled."""
+        """Ask everything to end. What is in flight is brought home and checkpointed."""
         self._control.stop()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until everything ended; ``False`` if something (a long invocation) did not in time.
+        """Wait until everything ended, and put the endpoint's own pollers back; ``False`` if something (a long
+        invocation) did not end in time.
 
         Raises
         ------
@@ -109,6 +141,7 @@ class StreamPoller:
             The poller stopped because of a defect in it, or in an observer; the cause is attached.
         """
         ended = self._control.join(timeout)
+        self._put_back()
         self._raise_crash()
         return ended
 
@@ -140,11 +173,34 @@ class StreamPoller:
                 found[name] = found.get(name, Progress()) + run.progress
         return found
 
+    @property
+    def totals(self) -> Totals:
+        """What became of the records since the start."""
+        with self._condition:
+            of = [run.metrics for run in self._runs.values()] + self._past
+            return Totals(
+                delivered=sum(each.delivered for each in of),
+                retried=sum(each.retried for each in of),
+                discarded=sum(each.discarded for each in of),
+                filtered=sum(each.filtered for each in of),
+            )
+
+    def status(self) -> list[dict[str, Any]]:
+        """Each mapping with its metrics and shards, JSON-ready."""
+        now = time.time()
+        with self._condition:
+            return [run.status(now) for run in self._runs.values()]
+
+    def lost(self, since: float = 0.0) -> list[str]:
+        """The shards that vanished after ``since`` (epoch seconds) with records that may never have been read."""
+        with self._condition:
+            return [shard_id for run in self._runs.values() for shard_id in run.lost(since)]
+
     def drained(self, since: float = 0.0) -> bool:
         """Whether everything that was in the streams at ``since`` (epoch seconds) is processed.
 
         That takes a look at every shard after ``since``; without it, the answer is as of the last look at
-        each. ``False`` while no mapping is known.
+        each. ``False`` while no mapping is known, and for ever if a shard vanished (see ``lost``).
         """
         with self._condition:
             return bool(self._runs) and all(run.drained(since) for run in self._runs.values())
@@ -211,6 +267,7 @@ class StreamPoller:
         with self._condition:
             for uuid in self._runs.keys() - mappings.keys():
                 run = self._runs.pop(uuid)
+                self._past.append(run.metrics)
                 logger.info("%s: the mapping was deleted", run.mapping.function_name)
                 run.stop()
             for uuid, mapping in mappings.items():
@@ -227,11 +284,17 @@ class StreamPoller:
             uuid = configuration["UUID"]
             try:
                 mapping = EventSourceMapping.from_configuration(configuration)
-                # "Disabled" is what we made it, now or in an earlier run: such a mapping is ours all the
-                # same.
                 if not str(configuration.get("State", "")).startswith("Disabl"):
-                    with calling(f"disable the endpoint's own poller for {mapping.function_name}"):
+                    # Noted first: whoever dies in between has to know the next time that it was Enabled.
+                    self._checkpoints.save(_TAKEN, uuid, "Enabled")
+                    self._taken.add(uuid)
+                    with calling("Lambda UpdateEventSourceMapping (to disable the endpoint's own poller)"):
                         self._clients.mappings.update_event_source_mapping(UUID=uuid, Enabled=False)
+                elif uuid not in self._taken and not self._take_over:
+                    raise InvalidMappingError(
+                        f"of {mapping.function_name} is Disabled. Enable it "
+                        f"(aws lambda update-event-source-mapping --uuid {uuid} --enabled), or use --take-over"
+                    )
             except (InvalidMappingError, InvalidPatternError) as error:
                 if self._refused.get(uuid) != str(error):  # said once, not every second
                     self._refused[uuid] = str(error)
@@ -242,13 +305,30 @@ class StreamPoller:
                 found[uuid] = mapping
         return found
 
+    def _put_back(self) -> None:
+        """Leave the endpoint's own pollers as they were found."""
+        if self._take_over:
+            return
+        for uuid in sorted(self._taken):
+            try:
+                with calling("Lambda UpdateEventSourceMapping (to enable the endpoint's own poller again)"):
+                    self._clients.mappings.update_event_source_mapping(UUID=uuid, Enabled=True)
+            except GoneError:
+                pass
+            except UnavailableError as error:
+                logger.error(
+                    "mapping %s stays Disabled: %s. Enable it when the endpoint answers again", uuid, error
+                )
+        self._taken.clear()
+        self._checkpoints.clear(_TAKEN)
+
     def _list(self) -> list[Mapping[str, Any]]:
         found: list[Mapping[str, Any]] = []
         pages = self._clients.mappings.get_paginator("list_event_source_mappings")
         requests: list[dict[str, Any]] = [{"FunctionName": name} for name in self._functions] or [{}]
         for request in requests:
             try:
-                with calling("list event source mappings"):
+                with calling("Lambda ListEventSourceMappings"):
                     for page in pages.paginate(**request):
                         found += page["EventSourceMappings"]
             except GoneError:  # the function does not exist (yet)

@@ -11,7 +11,11 @@ Sources, all under docs.aws.amazon.com/lambda/latest/dg:
 - kinesis-on-failure-destination.html: when retries end; throttles are retried until the records' age ends
   them; "Splitting batches doesn't consume the retry quota".
 
-Where the pages are silent, the choice made here is marked "Not documented".
+- services-kinesis-windows.html: in a tumbling window, "if a response doesn't contain a state property, Lambda considers
+  this a failed invocation", and after the last invocation of a window failed, nothing goes on until it succeeds.
+
+Where the pages are silent, what LocalStack's tests recorded on AWS decides (localstack/localstack at 8b9a79f,
+tests/aws/services/lambda_/event_source_mapping); else the choice made here is marked "Not documented".
 """
 
 from __future__ import annotations
@@ -20,8 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from local.streams.mapping import MappingSettings
-from local.streams.records import (
+from lambda_esm.mapping import MappingSettings
+from lambda_esm.records import (
     Answered,
     Batch,
     CheckpointLost,
@@ -57,6 +61,8 @@ def decide(batch: Batch, outcome: Outcome, settings: MappingSettings) -> Decisio
             size = len(batch.records)
             reports = settings.report_batch_item_failures
             done = count_done(response, batch.sequence_numbers) if reports else size
+            if batch.window and not batch.window.final and state_of(response) is None:
+                done = None
             if done == size:
                 return Decision(done=batch.records)
     delivered = replace(
@@ -68,13 +74,13 @@ def decide(batch: Batch, outcome: Outcome, settings: MappingSettings) -> Decisio
 def count_done(response: Any, sequence_numbers: Sequence[str]) -> int | None:
     """How many records, from the first on, a response declares done; ``None``: complete failure.
 
-    Complete success is an empty or null response, or an empty or null list of failures. An identifier that
-    is empty, null, misnamed or not of this batch makes the whole batch a failure.
+    Complete success is an empty or null response (an empty list is one too, as recorded on AWS), or an empty or null
+    list of failures. An identifier that is empty, null, misnamed or not of this batch makes the whole batch a failure.
     """
-    if response is None or response in ("", {}):
+    if response is None or response in ("", {}, []):
         return len(sequence_numbers)
-    # Not documented: a response that is not an object (a bare string, a list). Taking it for success could
-    # lose records silently; taking it for failure is seen at once.
+    # Not documented: another response that is not an object (a bare string, a list of something). Taking it for
+    # success could lose records silently; taking it for failure is seen at once.
     if not isinstance(response, dict):
         return None
     failures = response.get("batchItemFailures")
@@ -92,25 +98,31 @@ def count_done(response: Any, sequence_numbers: Sequence[str]) -> int | None:
     return lowest
 
 
+def state_of(response: Any) -> Any:
+    """The state of a tumbling window in a response; ``None``: there is none, which makes it a failure."""
+    return response.get("state") if isinstance(response, dict) else None
+
+
 def _after_failure(batch: Batch, done: int | None, settings: MappingSettings) -> Decision:
+    if not batch.records:  # the last invocation of a window is tried until it succeeds
+        return Decision(retry=(replace(batch, retries=batch.retries + 1),))
     finished = batch.records[: done or 0]
-    if finished:  # it made progress: the pace of the retries starts anew
-        batch = _part(replace(batch, failures=1), len(finished))
-    if settings.bisect_batch_on_function_error:
-        if done is None and len(batch.records) > 1:
-            # Not documented: whether a malformed response, "a complete failure", is bisected as a thrown
-            # error is. It is here; and of an odd number of records, the first half is the smaller one.
-            middle = len(batch.records) // 2
-            return Decision(retry=(_part(batch, 0, middle), _part(batch, middle)))
-        if finished:
-            return Decision(done=finished, retry=(batch,))
-    # Not documented: whether a partial response without bisecting starts the count of retries anew for what
-    # remains. It does not here: "Lambda retries failures based on your retry strategy". A response that
-    # names the very first record leaves nothing to cut off and is a retry like any other.
+    if finished:
+        # What remains is a new batch: as recorded on AWS, with MaximumRetryAttempts 3 the record that is reported is
+        # delivered once with those that are done and four times after, and the invocation record counts the four.
+        rest = _part(replace(batch, failures=1, retries=0, invocations=0), len(finished))
+        return Decision(done=finished, retry=(rest,))
+    if settings.bisect_batch_on_function_error and done is None and len(batch.records) > 1:
+        # Not documented: whether a malformed response, "a complete failure", is bisected as a thrown error is. It is
+        # here; and of an odd number of records, the first half is the smaller one.
+        middle = len(batch.records) // 2
+        return Decision(retry=(_part(batch, 0, middle), _part(batch, middle)))
+    # Not documented: a partial response that names the very first record, with bisecting. The batch is to be "bisected
+    # at the returned sequence number", which leaves nothing to cut off: it is a retry like any other here.
     limit = settings.maximum_retry_attempts
     if limit is not None and batch.retries >= limit:
-        return Decision(done=finished, discard=batch)
-    return Decision(done=finished, retry=(replace(batch, retries=batch.retries + 1),))
+        return Decision(discard=batch)
+    return Decision(retry=(replace(batch, retries=batch.retries + 1),))
 
 
 def _part(batch: Batch, start: int, end: int | None = None) -> Batch:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from local.streams.mapping import LATEST, SHARD_END, TRIM_HORIZON
+from lambda_esm.mapping import LATEST, SHARD_END, TRIM_HORIZON
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +79,13 @@ class Lineage:
         self._positions[shard_id] = SHARD_END
 
     @property
-    def pending(self) -> bool:
-        """Some listed shard has not been started yet."""
-        return any(
-            shard_id not in self._started and self._positions[shard_id] != SHARD_END
+    def waiting(self) -> list[str]:
+        """The listed shards that have not been started yet."""
+        return [
+            shard_id
             for shard_id in self._parents
-        )
+            if shard_id not in self._started and self._positions[shard_id] != SHARD_END
+        ]
 
     def _first_position(self, shard: Shard) -> str:
         if self._starting_position == LATEST and shard.closed:
