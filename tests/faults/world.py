@@ -16,12 +16,12 @@ import producer.api
 import uploads.chunks
 import uploads.plan
 import uploads.register
-from consumer.processor import SLICE_RECORDS
 from local.streams.mapping import Backoff, MappingSettings
 from local.streams.queue import ShardQueue
 from local.streams.records import Answered, Batch, CheckpointLost, Discard, FunctionFailed, StreamRecord
 from local.streams.shards import Lineage
 from local.streams.shards import Shard as ListedShard
+from oncestream.processor import SLICE_RECORDS
 from tests.faults.client_pool import ClientPool
 from tests.faults.environment import Environment
 from tests.faults.events import Via, post_event, s3_event, sqs_event, stream_record
