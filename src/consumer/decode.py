@@ -15,6 +15,7 @@ import msgspec
 
 from common.errors import PermanentError
 from common.record import Line, Record, RejectedLine, check_identifier, is_place_in
+from oncestream.engine import Refusal
 from tables.check import check_payload
 
 REASON_LENGTH = 2_000
@@ -36,6 +37,15 @@ class Arrived(NamedTuple):
     """Whether `once redrive` has sent it: then a row of rejected_records awaits it."""
 
     @property
+    def key(self) -> str:
+        """What it is known by: the record's id."""
+        return self.record.id
+
+    def content_digest(self) -> str:
+        """The SHA-256 of the payload's bytes."""
+        return sha256(self.record.payload_json.encode()).hexdigest()
+
+    @property
     def has_own_id(self) -> bool:
         """Whether it is a line of a file whose data carries its own id.
 
@@ -51,12 +61,9 @@ class Arrived(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(Refusal):
     """What cannot be a row of ``records``: the reason, the exact bytes, and what is known of its origin."""
 
-    id: str
-    reason: str
-    raw: bytes
     shard_id: str
     sequence_number: str
     arrived_at: float
@@ -66,6 +73,11 @@ class Rejection:
     """conflict: a record with this id and another content is stored. Nothing else is wrong with it."""
     loggable: str | None = None
     """The reason without anything that may quote the record, where that is another text."""
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether its kind is conflict."""
+        return self.kind == "conflict"
 
     @property
     def is_line(self) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 # First, before anything imports pydantic: once that is there, Powertools' batch module loads the models of
 # its parser as well. Nothing here uses them, and they take 80 ms.
-from aws_lambda_powertools.utilities.batch import process_partial_response
+from aws_lambda_powertools.utilities.batch import EventType, process_partial_response
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 
 from common import clients
@@ -16,11 +16,11 @@ from common.events import require_records
 from common.observability import logger, metrics, tracer
 from common.settings import ConsumerSettings, NotesSettings
 from common.waiting import Waiting
-from consumer.decode import decode
-from consumer.processor import BulkProcessor
+from consumer.decode import Arrived, Rejection, decode
 from consumer.report import note, report
 from consumer.sink import PostgresSink
 from oncestream.idempotency import BulkIdempotency
+from oncestream.processor import SinkProcessor
 from postgres.database import Database
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _waiting() -> Waiting:
 
 
 @cache
-def _processor() -> BulkProcessor:
+def _processor() -> SinkProcessor[Arrived, Rejection]:
     """Made at the first invocation and kept: with it, the connections to DynamoDB and Postgres."""
     # A batch makes some 15 objects a record, in no cycles, and they live until it is done: by the usual
     # threshold the collector walks them again and again, and finds nothing. It still comes, every few batches.
@@ -89,7 +89,8 @@ def _processor() -> BulkProcessor:
         # Completing and releasing may both fall into the reserve.
         patience_seconds=max(1.0, settings.reserve_milliseconds / 2_000),
     )
-    return BulkProcessor(
+    return SinkProcessor(
+        EventType.KinesisDataStreams,
         idempotency,
         PostgresSink(Database(settings)),
         reserve_milliseconds=settings.reserve_milliseconds,

@@ -19,8 +19,8 @@ from common.observability import (
     metrics,
 )
 from common.waiting import Waiting
-from consumer.decode import Rejection
-from consumer.processor import Outcome, Result
+from consumer.decode import Arrived, Rejection
+from oncestream.engine import Outcome, Result
 
 SHOWN = 20
 """A batch may be 10,000 records: this many of a kind are named in the log."""
@@ -29,7 +29,7 @@ _SAFE = ("not JSON", "not UTF-8", "not base64", "empty body", "Postgres: a trigg
 """Reasons that begin like this name a place in the bytes, and nothing of what stands there."""
 
 _METRICS = {
-    Outcome.INSERTED: RECORDS_INSERTED,
+    Outcome.PROCESSED: RECORDS_INSERTED,
     Outcome.DUPLICATE: DUPLICATES_SKIPPED,
     Outcome.CONFLICTING: RECORDS_CONFLICTING,
     Outcome.REJECTED: RECORDS_REJECTED,
@@ -37,7 +37,7 @@ _METRICS = {
 }
 
 
-def report(results: Sequence[Result]) -> None:
+def report(results: Sequence[Result[Arrived, Rejection]]) -> None:
     """Count a batch and name what is not ordinary: duplicates, rejections, conflicts, why records have to be retried.
 
     Nothing of a record reaches the log but its id.
@@ -57,13 +57,11 @@ def report(results: Sequence[Result]) -> None:
     _warn(results, Outcome.CONFLICTING, "Record conflicting", "More records conflicting")
     for reason, count in Counter(str(result.error) for result in results if result.error).items():
         logger.warning("Records will be retried", count=count, reason=reason)
-    logger.info(
-        "Batch done",
-        extra={"received": len(results)} | {outcome.value: counts[outcome] for outcome in Outcome},
-    )
+    named = {outcome.value: counts[outcome] for outcome in Outcome if outcome is not Outcome.PROCESSED}
+    logger.info("Batch done", extra={"received": len(results), "inserted": counts[Outcome.PROCESSED]} | named)
 
 
-def note(results: Sequence[Result], waiting: Waiting) -> None:
+def note(results: Sequence[Result[Arrived, Rejection]], waiting: Waiting) -> None:
     """Note why records of the batch have to be retried, the reason of the most of them; or that none has to be."""
     reasons = Counter(str(result.error) for result in results if result.error)
     if reasons:
@@ -73,7 +71,7 @@ def note(results: Sequence[Result], waiting: Waiting) -> None:
         waiting.clear()
 
 
-def _warn(results: Sequence[Result], outcome: Outcome, one: str, more: str) -> None:
+def _warn(results: Sequence[Result[Arrived, Rejection]], outcome: Outcome, one: str, more: str) -> None:
     found = [result.record for result in results if result.outcome is outcome]
     for record in found[:SHOWN]:
         logger.warning(

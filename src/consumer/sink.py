@@ -32,6 +32,7 @@ from consumer.compare import Compared, Row, compare, compare_messages
 from consumer.decode import REASON_LENGTH, Arrived, Rejection, reject, storable
 from consumer.settle import settle_rejected
 from consumer.verdicts import advice, unfilled_column, verdict
+from oncestream.engine import Stored
 from postgres.columns import SEPARATOR, column, places
 from postgres.database import STATEMENT_SECONDS, Database, describe, explain, server_encoding
 
@@ -114,28 +115,6 @@ ON CONFLICT DO NOTHING
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What became of a batch, committed. Every record's id is in exactly one of the first five."""
-
-    inserted: frozenset[str] = frozenset()
-    """Ids of records that are rows now."""
-    duplicates: frozenset[str] = frozenset()
-    """Ids of records that were rows before, with the same content."""
-    taken: dict[str, str] = field(default_factory=dict)
-    """Ids of records whose rows have other content, and the SHA-256 of that as Postgres writes it."""
-    refused: dict[str, Rejection] = field(default_factory=dict)
-    """Records that Postgres refused, by their ids; they are rejected records now."""
-    unsettled: frozenset[str] = frozenset()
-    """Ids of records that there was no time for: nothing is known about them."""
-    rejected: frozenset[str] = frozenset()
-    """Ids of rejections and conflicts that are rows of rejected_records now and were not before, or were
-    redriven since."""
-    conflicts: dict[str, Rejection] = field(default_factory=dict)
-    """Deliveries, and messages that are no records, whose id is that of a row with other content; by their ids in
-    rejected_records."""
-
-
 @dataclass(slots=True)
 class _Tried:
     """What came of inserting records. Of those that are in none of these there are rows, or a trigger took them."""
@@ -185,7 +164,7 @@ class PostgresSink:
         suspects: Sequence[Arrived] = (),
         *,
         seconds: float = STATEMENT_SECONDS,
-    ) -> Stored:
+    ) -> Stored[Rejection]:
         """Store a batch in one transaction. Doing it again changes nothing.
 
         Parameters
@@ -202,7 +181,8 @@ class PostgresSink:
             Deliveries of which it is said that they are done already, with other content. They are compared and
             never inserted; where there is no row, they are conflicts, too.
         seconds
-            How long a statement may take. After this time the search for refused records ends, too.
+            How long a statement may take, ``STATEMENT_SECONDS`` at most. After this time the search for refused
+            records ends, too.
 
         Raises
         ------
@@ -212,6 +192,7 @@ class PostgresSink:
             nothing of the records.
         """
         # Transactions that insert equal keys in one order wait for each other; in another, they deadlock.
+        seconds = min(seconds, STATEMENT_SECONDS)
         arrived = sorted(arrived, key=lambda each: each.record.id)
         deadline = self._monotonic() + seconds
         searching = False
@@ -310,7 +291,7 @@ class PostgresSink:
         return set(inserted.split(SEPARATOR)) if inserted else set()
 
 
-def _write(connection: Connection, new: Sequence[Arrived], found: _Found) -> Stored:
+def _write(connection: Connection, new: Sequence[Arrived], found: _Found) -> Stored[Rejection]:
     """Write what becomes of everything that is no new row, and say what became of the batch."""
     left, again, suspects, broken = found.left, found.again, found.suspects, found.broken
     conflicts = [
@@ -331,7 +312,7 @@ def _write(connection: Connection, new: Sequence[Arrived], found: _Found) -> Sto
     )
     _insert_repeated(connection, [each for each in same if each.has_own_id], broken.same)
     return Stored(
-        inserted=frozenset(found.tried.inserted),
+        processed=frozenset(found.tried.inserted),
         duplicates=frozenset(each.record.id for each in left.same),
         taken={each.record.id: row.digest for each, row in left.other},
         refused=found.tried.refused,

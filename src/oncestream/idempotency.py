@@ -21,7 +21,10 @@ asked has to compare.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
+import os
 import random
 import secrets
 import time
@@ -31,8 +34,10 @@ from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aws_lambda_powertools.utilities.idempotency import DynamoDBPersistenceLayer
+import jmespath
+from aws_lambda_powertools.utilities.idempotency import BasePersistenceLayer, DynamoDBPersistenceLayer
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyKeyError
+from botocore.config import Config
 
 from oncestream.calls import Calls, Fault, Request, in_groups
 from oncestream.claim_items import Layout
@@ -42,6 +47,7 @@ from oncestream.transport.boto3 import Boto3Transport
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
+    from aws_lambda_powertools.utilities.idempotency.persistence.datarecord import DataRecord
     from mypy_boto3_dynamodb import DynamoDBClient
 
     from oncestream.transport import Transport
@@ -68,6 +74,21 @@ class Claims:
     """Not decided, because DynamoDB refused or did not answer. To be tried again later."""
 
 
+class Key(str):
+    """A key as the table has it, prefix and hash: :meth:`BulkIdempotency.key` makes one. It equals no text."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one is the same key."""
+        return isinstance(other, Key) and str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        """Whether the other one is another key, or a text."""
+        return not self == other
+
+
 class _Hold(NamedTuple):
     """A claim of ours, or one that may be: the owner it was written for, and until when it is valid (ms)."""
 
@@ -87,13 +108,17 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
     table_name
         A table of Powertools' own layout, with TTL on ``expiration``.
     config
-        Powertools' configuration: ``expires_after_seconds`` and ``hash_function``. Choose ``sha256``: under
-        the default, md5, somebody can make two ids with one hash; they would count as one record, and one be
-        lost.
+        Powertools' configuration. Choose ``hash_function="sha256"``: under the default, md5, somebody can make two ids
+        with one hash; they would count as one record, and one be lost.
     key_prefix
         Comes before the hash in each key, as with the decorators' parameter of this name.
+    replaces
+        The function whose memory goes on here: ``"app.process_order"``, module and name of what
+        ``@idempotent_function`` decorates. The prefix is then the one that Powertools makes of it and of the Lambda
+        function's name. One of ``key_prefix`` and ``replaces`` is needed.
     boto3_client
-        What Powertools' own calls use, and bulk requests too if there is no ``transport``.
+        What Powertools' own calls use, and bulk requests too if there is no ``transport``. If there is none, one
+        is made.
     transport
         How bulk requests get to DynamoDB. If there is none: by ``boto3_client``, in threads.
     in_flight
@@ -112,9 +137,8 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
     Raises
     ------
     ValueError
-        The configuration wants what a bulk claim cannot do, because it is given ids and nothing else: a key
-        chosen from an event, payload validation by JMESPath (give digests instead), or functions' results from a
-        local cache.
+        ``use_local_cache``: a claim always asks the table, for another invocation may have it by now. Or neither or
+        both of ``key_prefix`` and ``replaces``.
 
     Example
     -------
@@ -135,8 +159,9 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         table_name: str,
         *,
         config: IdempotencyConfig,
-        key_prefix: str,
-        boto3_client: DynamoDBClient,
+        key_prefix: str = "",
+        replaces: str = "",
+        boto3_client: DynamoDBClient | None = None,
         transport: Transport | None = None,
         in_flight: int = 40,
         owner_attr: str = "owner",
@@ -146,15 +171,22 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         jitter: Callable[[], float] = random.random,
         **options: Any,
     ) -> None:
-        for setting in ("event_key_jmespath", "payload_validation_jmespath", "use_local_cache"):
-            if getattr(config, setting):
-                raise ValueError(f"{setting} has no meaning for a bulk claim, which is given record ids only")
-        if not key_prefix:
-            raise ValueError("key_prefix is empty: keys would depend on the name of the function that asks")
+        if config.use_local_cache:
+            raise ValueError("use_local_cache has no meaning for a bulk claim, which always asks the table")
+        if bool(key_prefix) == bool(replaces):
+            raise ValueError(
+                "give either key_prefix, or replaces with the module and name of the function that was decorated: "
+                "without a prefix, keys would depend on the name of the function that asks"
+            )
+        if replaces:
+            # Powertools' own: persistence/base.py, configure.
+            key_prefix = f"{os.getenv('AWS_LAMBDA_FUNCTION_NAME', 'test-func')}.{replaces}"
+        if boto3_client is None and not {"boto3_session", "boto_config"} & options.keys():
+            options["boto_config"] = Config(max_pool_connections=in_flight)
         super().__init__(table_name, boto3_client=boto3_client, **options)
         self._key_prefix = key_prefix
         self._patience = patience_seconds
-        transport = transport or Boto3Transport(boto3_client, in_flight)
+        transport = transport or Boto3Transport(self.client, in_flight)
         self._calls = Calls(transport, in_flight, clock=clock, sleep=sleep, jitter=jitter)
         self._holds: dict[str, _Hold] = {}
         self._hashes: dict[str, str] = {}
@@ -172,6 +204,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             validation=self.validation_key_attr,
         )
         self.configure(config, key_prefix=key_prefix)
+        self._powertools = _AsPowertools(config, key_prefix)
 
     def configure(
         self, config: IdempotencyConfig, function_name: str | None = None, key_prefix: str | None = None
@@ -180,6 +213,35 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
         if key_prefix not in {None, self._key_prefix}:
             raise ValueError(f"this store's key prefix is {self._key_prefix!r}, not {key_prefix!r}")
         super().configure(config, function_name, self._key_prefix)
+
+    def key(self, data: Any) -> Key:
+        """The key of ``data``, as Powertools finds and hashes it: by ``event_key_jmespath``, or all of it.
+
+        ``data`` is what Powertools takes: anything that JSON has, a pydantic model, a dataclass, an event's data class.
+        Claim, complete and release take such keys and texts. A text is hashed as it is: as the key that the
+        expression would have found.
+
+        Raises
+        ------
+        IdempotencyKeyError
+            There is none: the expression finds nothing, or what it finds is null or empty. (Powertools would go on
+            without idempotency then, unless ``raise_on_no_idempotency_key`` is set.)
+        """
+        plain = _plain(data)
+        found = plain
+        if self.event_key_compiled_jmespath is not None:
+            options = jmespath.Options(**(self.jmespath_options or {}))
+            found = self.event_key_compiled_jmespath.search(plain, options=options)
+        if self.is_missing_idempotency_key(found):
+            where = f"{self.event_key_jmespath!r} finds nothing" if self.event_key_jmespath else "it is empty"
+            raise IdempotencyKeyError(where)
+        return Key(self._hash_of(found) or self._powertools.ask(plain).idempotency_key)
+
+    def digest(self, data: Any) -> str:
+        """What Powertools keeps of ``data`` to compare; empty if ``payload_validation_jmespath`` is not set."""
+        if not self.payload_validation_enabled:
+            return ""
+        return str(self._powertools.ask(_plain(data)).payload_hash)
 
     def claim(self, keys: Iterable[tuple[str, str]], remaining_time_in_millis: int) -> Claims:
         """Claim ``keys`` for this invocation, each with its digest; equal ones count once, with the first digest.
@@ -325,14 +387,25 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
                     yield hashed
 
     def _hash(self, key: str) -> str:
+        if isinstance(key, Key):
+            return str(key)
         if known := self._hashes.get(key):
             return known
         if not key:
             raise IdempotencyKeyError("an empty record id identifies nothing")
-        # What _get_hashed_idempotency_key does for a text, at a fifth of its price: the JSON of a text is its
-        # own, whatever encoder Powertools has for other things.
-        text = encode_basestring_ascii(key).encode()
-        return f"{self.function_name}#{self.hash_function(text).hexdigest()}"
+        # What Powertools does for a text, at a fifth of its price: the JSON of a text is its own, whatever encoder
+        # Powertools has for other things.
+        return self._hash_text(encode_basestring_ascii(key))
+
+    def _hash_of(self, found: Any) -> str | None:
+        """The hash of what is JSON by itself; None for what only Powertools' encoder knows (Decimals, dates, ...)."""
+        try:
+            return self._hash_text(json.dumps(found, sort_keys=True))
+        except TypeError:
+            return None
+
+    def _hash_text(self, text: str) -> str:
+        return f"{self.function_name}#{self.hash_function(text.encode()).hexdigest()}"
 
     def _disown(self, keys: Iterable[str], owner: str, until: int, deadline: float) -> None:
         """Try to delete what ``owner`` may have claimed of ``keys``; remember what cannot be deleted."""
@@ -395,3 +468,46 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             logger.warning(
                 "idempotency table %s: could not %s %d keys: %s", self.table_name, verb, keys, reason
             )
+
+
+class _AsPowertools(BasePersistenceLayer):
+    """Powertools' own key and digest of anything. A persistence layer is given them, with the record to put.
+
+    What it has to implement: docs.aws.amazon.com/powertools/python/latest/utilities/idempotency, "Bringing your own
+    persistent store".
+    """
+
+    def __init__(self, config: IdempotencyConfig, key_prefix: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.configure(config, key_prefix=key_prefix)
+        self._put: list[DataRecord] = []
+
+    def ask(self, data: Any) -> DataRecord:
+        """The record that would be put for ``data``."""
+        put: list[DataRecord] = []
+        self._put = put
+        self.save_inprogress(data, remaining_time_in_millis=0)
+        return put[0]
+
+    def _put_record(self, data_record: DataRecord) -> None:
+        self._put.append(data_record)
+
+    def _get_record(self, idempotency_key: str) -> DataRecord:
+        raise NotImplementedError
+
+    def _update_record(self, data_record: DataRecord) -> None:
+        raise NotImplementedError
+
+    def _delete_record(self, data_record: DataRecord) -> None:
+        raise NotImplementedError
+
+
+def _plain(data: Any) -> Any:
+    """What ``@idempotent_function`` makes of its argument before it looks for the key."""
+    if dataclasses.is_dataclass(data) and not isinstance(data, type):
+        return dataclasses.asdict(data)
+    if callable(dump := getattr(data, "model_dump", None)):
+        return dump(mode="json")
+    if callable(dump := getattr(data, "dict", None)):
+        return dump()
+    return getattr(data, "raw_event", data)

@@ -22,9 +22,9 @@ from common.errors import PermanentError
 from common.record import Record, check_payload
 from consumer.compare import Compared
 from consumer.decode import Arrived, Rejection, reject
-from consumer.processor import Outcome, _Batch
 from consumer.sink import PostgresSink
 from oncestream.claim_items import Layout
+from oncestream.engine import Batch, Outcome
 from oncestream.idempotency import BulkIdempotency, Claims
 from tests.faults import types
 from tests.faults.postgres import TestDatabase
@@ -243,26 +243,26 @@ def _never_released(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
 
 
 def _failed_slice_is_success(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
-    original = _Batch.settle_rest
+    original = Batch.settle_rest
 
-    def settle_rest(self: _Batch, error: Any) -> None:
+    def settle_rest(self: Batch, error: Any) -> None:
         original(self, error)
         self.results = [
             each._replace(outcome=Outcome.DUPLICATE, error=None) if each and each.error is error else each
             for each in self.results
         ]
 
-    patch.setattr(_Batch, "settle_rest", settle_rest)
+    patch.setattr(Batch, "settle_rest", settle_rest)
 
 
 def _failed_slice_fails_all(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
-    original = _Batch.settle_rest
+    original = Batch.settle_rest
 
-    def settle_rest(self: _Batch, error: Any) -> None:
+    def settle_rest(self: Batch, error: Any) -> None:
         self.results = [None] * len(self.results)
         original(self, error)
 
-    patch.setattr(_Batch, "settle_rest", settle_rest)
+    patch.setattr(Batch, "settle_rest", settle_rest)
 
 
 def _claims_for_ever(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:

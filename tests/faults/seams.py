@@ -158,10 +158,10 @@ def _clocks(patch: pytest.MonkeyPatch) -> None:
     told(uploads.plan, "ChunkQueue", sleep=_sleep, jitter=_half)
     told(uploads.plan, "Planner", now=_utc)
     told(uploads.register, "Register", now=_utc)
-    processor = consumer.handler.BulkProcessor
+    processor = consumer.handler.SinkProcessor
     patch.setattr(
         consumer.handler,
-        "BulkProcessor",
+        "SinkProcessor",
         lambda *given, **named: processor(*given, slice_records=current().world.slice_records, **named),
     )
     # botocore draws its pauses; here each is the same.

@@ -16,7 +16,6 @@ import producer.api
 import uploads.chunks
 import uploads.plan
 import uploads.register
-from consumer.processor import SLICE_RECORDS
 from lambda_esm import (
     Answered,
     Backoff,
@@ -30,6 +29,7 @@ from lambda_esm import (
     StreamRecord,
 )
 from lambda_esm import Shard as ListedShard
+from oncestream.processor import SLICE_RECORDS
 from tests.faults.environment import Environment
 from tests.faults.events import Via, post_event, s3_event, sqs_event, stream_record
 from tests.faults.faults import Killed, Plan

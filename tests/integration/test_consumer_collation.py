@@ -159,7 +159,7 @@ def test_while_the_index_is_made_everybody_goes_on_writing(
             running = pool.submit(migrate, empty_database.connect())
             wait_for(connection, BUILDING)
             stored = store.sink.store([arrive("new"), arrive("a2")], seconds=10)
-            assert (stored.inserted, stored.duplicates) == ({"new"}, {"a2"})
+            assert (stored.processed, stored.duplicates) == ({"new"}, {"a2"})
             assert not running.done()
         assert running.result()[-1] == migrations()[-1].name
     assert valid(connection) == dict.fromkeys(INDEXES, True)
@@ -241,7 +241,7 @@ def test_a_million_rows_are_migrated_within_the_functions_time(
     assert valid(connection) == {"records_id_bytes": True}
     database = Database(empty_database)
     stored = PostgresSink(database).store([arrive("id-77", {"n": 1}), arrive("new")])
-    assert (stored.taken.keys(), stored.inserted) == ({"id-77"}, {"new"})
+    assert (stored.taken.keys(), stored.processed) == ({"id-77"}, {"new"})
     database.close()
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from consumer.decode import Arrived, Rejection, decode, digest
-from consumer.sink import FORGOTTEN, SWALLOWED, Stored
+from consumer.sink import FORGOTTEN, SWALLOWED
+from oncestream.engine import Stored
 from tests.integration.test_consumer_sink import FIRST, SECOND, Store, arrive
 from tests.unit.consumer_support import message, stream_record
 
@@ -73,7 +74,7 @@ def test_what_is_the_same_is_decided_by_postgres(store: Store, way: str) -> None
                     stored = store.sink.store([], [], [], [later])
                 case _:
                     stored = store.sink.store([], [broken])
-            assert not stored.inserted
+            assert not stored.processed
             assert stored.conflicts.keys() == (set() if same else {digest(later.raw)}), name
             assert stored.rejected == (frozenset() if same or attempt == 2 else {digest(later.raw)})
             assert kept(store) == ([] if same else [("conflict", later.raw)])
@@ -92,7 +93,7 @@ def test_the_reason_says_what_it_conflicts_with(store: Store) -> None:
 def test_three_contents_under_one_id_in_one_batch_are_one_row_and_two_conflicts(store: Store) -> None:
     one, two, three = (arrive("a", {"n": number}) for number in (1, 2, 3))
     stored = store.sink.store([one], [], [two, three, two])
-    assert stored.inserted == {"a"}
+    assert stored.processed == {"a"}
     assert stored.rejected == stored.conflicts.keys() == {digest(two.raw), digest(three.raw)}
     assert kept(store) == [("conflict", two.raw), ("conflict", three.raw)]
     assert payload_of(store) == {"n": 1}
@@ -102,7 +103,7 @@ def test_what_conflicted_is_an_ordinary_row_once_the_other_one_is_gone(store: St
     store.sink.store([arrive("a", {"n": 1})])
     store.sink.store([arrive("a", {"n": 2})])
     store.run("DELETE FROM records")
-    assert store.sink.store([arrive("a", {"n": 2})]).inserted == {"a"}
+    assert store.sink.store([arrive("a", {"n": 2})]).processed == {"a"}
     assert kept(store) == []
 
 
@@ -231,7 +232,7 @@ def test_what_a_trigger_takes_without_a_word_is_rejected_and_never_a_duplicate(
         assert ("rejected", batch[1].raw) in kept(store)
         assert len(kept(store)) == len(stored.refused)
     store.run("DROP TRIGGER swallow ON records")
-    assert store.sink.store(batch).inserted == {"b"}
+    assert store.sink.store(batch).processed == {"b"}
 
 
 def test_what_was_neither_inserted_nor_seen_is_looked_for_once_more(store: Store) -> None:

@@ -21,15 +21,16 @@ from typing import Any
 
 import boto3
 import pytest
+from aws_lambda_powertools.utilities.batch import EventType
 from moto import mock_aws
 
 from common.observability import RECORDS_RETRIED, logger
 from common.settings import DatabaseSettings
 from consumer import handler as consumer
-from consumer.processor import BulkProcessor
 from consumer.sink import PostgresSink
 from local.machine import LOOPBACK, free_port
 from local.postgres import Postgres
+from oncestream.processor import SinkProcessor
 from postgres.database import Database
 from postgres.migrate import migrate
 from tests.unit.certificates import Authority
@@ -143,7 +144,7 @@ class World:
                 }
             )
             database = Database(settings)
-            self.use(BulkProcessor(self.idempotency, PostgresSink(database)))
+            self.use(SinkProcessor(EventType.KinesisDataStreams, self.idempotency, PostgresSink(database)))
             yield
             database.close()
 

@@ -15,7 +15,8 @@ from pg8000.native import Connection
 from common.errors import TransientError
 from common.record import Fault, Line, RejectedLine
 from consumer.decode import Arrived, Rejection, decode
-from consumer.sink import CHANCE_ATTEMPTS, PostgresSink, Stored
+from consumer.sink import CHANCE_ATTEMPTS, PostgresSink
+from oncestream.engine import Stored
 from postgres.database import ConnectionLostError, Database
 from tests.unit.consumer_support import POISON, message, stream_record
 
@@ -80,7 +81,7 @@ def store(database: Any) -> Iterator[Store]:
 def test_a_record_is_stored_with_its_origin(store: Store) -> None:
     arrived = arrive("a", {"text": "é\u2028\x1f\\ \"'", "n": [1, None, 1.5]}, ("u", 2, 3))
     stored = store.sink.store([arrived, arrive("b")])
-    assert stored == Stored(inserted=frozenset({"a", "b"}))
+    assert stored == Stored(processed=frozenset({"a", "b"}))
     [row] = store.run(
         "SELECT partition_key, payload, upload_id, upload_chunk, upload_line, shard_id, sequence_number,"
         " extract(epoch FROM arrived_at)::float8, loaded_at > arrived_at FROM records WHERE id = 'a'"
@@ -99,7 +100,7 @@ def test_a_batch_stored_again_changes_nothing(store: Store) -> None:
     rejections = [reject(data) for data, _ in POISON.values()]
     ids = frozenset(each.record.id for each in arrived)
     assert store.sink.store(arrived, rejections) == Stored(
-        inserted=ids, rejected=frozenset(each.id for each in rejections)
+        processed=ids, rejected=frozenset(each.id for each in rejections)
     )
     before = store.run("SELECT * FROM records ORDER BY id"), store.run("SELECT * FROM rejected_records")
     assert store.sink.store(arrived, rejections) == Stored(duplicates=ids)
@@ -184,7 +185,7 @@ def test_what_postgres_refuses_is_rejected_with_its_message_and_the_rest_lands(
         arrived = [arrive(f"{places}-{at}", payload if at in places else None) for at in range(7)]
         good = {each.record.id for at, each in enumerate(arrived) if at not in places}
         stored = store.sink.store(arrived, [reject(b"poison")])
-        assert store.ids() - before == stored.inserted == good
+        assert store.ids() - before == stored.processed == good
         assert stored.refused.keys() == {arrived[at].record.id for at in places}
         assert not stored.duplicates | stored.unsettled
         reasons = store.rejected()
@@ -196,7 +197,7 @@ def test_what_postgres_refuses_is_rejected_with_its_message_and_the_rest_lands(
 
         again = store.sink.store(arrived, [reject(b"poison")])
         assert again.duplicates == good
-        assert not again.inserted | again.rejected
+        assert not again.processed | again.rejected
         assert store.rejected() == reasons
 
 
@@ -217,7 +218,7 @@ def test_what_there_is_no_time_to_search_stays_unsettled_and_the_rest_is_committ
     clock = iter([0.0] * 6)
     sink = PostgresSink(store.database, lambda: next(clock, 1e9))
     stored = sink.store(arrived, [reject(b"poison")])
-    assert store.ids() == stored.inserted == {"0"}
+    assert store.ids() == stored.processed == {"0"}
     assert stored.refused.keys() == {"1"}
     assert stored.unsettled == {"2", "3", "4", "5", "6", "7"}
     assert store.rejected().keys() == {arrived[1].raw, b"poison"}
@@ -246,7 +247,7 @@ def trigger(action: str, times: int = 1, *, at_commit: bool = False) -> str:
 @pytest.mark.parametrize("at_commit", [False, True], ids=["in a statement", "at COMMIT"])
 def test_what_is_chance_is_tried_again_at_once(store: Store, state: str, at_commit: bool) -> None:
     store.run(trigger(f"RAISE 'chance' USING ERRCODE = '{state}'", CHANCE_ATTEMPTS - 1, at_commit=at_commit))
-    assert store.sink.store([arrive("a")], [reject(b"poison")]).inserted == {"a"}
+    assert store.sink.store([arrive("a")], [reject(b"poison")]).processed == {"a"}
     assert store.rejected().keys() == {b"poison"}
 
 
@@ -254,7 +255,7 @@ def test_chance_does_not_go_on_for_ever(store: Store) -> None:
     store.run(trigger("RAISE 'chance' USING ERRCODE = '40001'", CHANCE_ATTEMPTS))
     with pytest.raises(TransientError, match="40001"):
         store.sink.store([arrive("a")])
-    assert store.sink.store([arrive("a")]).inserted == {"a"}
+    assert store.sink.store([arrive("a")]).processed == {"a"}
 
 
 def rename(store: Store, table: str) -> Callable[[], Any]:
@@ -302,7 +303,7 @@ def test_what_is_the_worlds_fault_rejects_nothing_and_passes(
     mend()
     assert store.ids() == set()
     assert store.rejected() == {}
-    assert store.sink.store(*batch).inserted == {"a", "b"}
+    assert store.sink.store(*batch).processed == {"a", "b"}
     assert store.rejected().keys() == {b"poison"}
 
 
@@ -311,7 +312,7 @@ def test_a_statement_that_takes_too_long_is_ended(store: Store) -> None:
     with pytest.raises(TransientError, match="57014"):
         store.sink.store([arrive("a")], seconds=0.1)
     store.run("COMMIT")
-    assert store.sink.store([arrive("a")]).inserted == {"a"}
+    assert store.sink.store([arrive("a")]).processed == {"a"}
 
 
 KILL = "PERFORM pg_terminate_backend(pg_backend_pid())"
@@ -325,7 +326,7 @@ def test_a_connection_that_breaks_rejects_nothing_and_is_replaced(store: Store, 
         store.sink.store(*batch)
     assert raised.value.committing is at_commit
     assert (store.ids(), store.rejected()) == (set(), {})
-    assert store.sink.store(*batch).inserted == {"a", "b"}
+    assert store.sink.store(*batch).processed == {"a", "b"}
 
 
 def test_a_commit_whose_answer_is_lost_is_found_by_the_retry(
@@ -356,7 +357,7 @@ def test_a_connection_that_was_ended_while_idle_is_replaced_unnoticed(store: Sto
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
-    assert store.sink.store([arrive("b")]).inserted == {"b"}
+    assert store.sink.store([arrive("b")]).processed == {"b"}
 
 
 # Before the row "middle-..." is inserted, whoever inserts it waits until the test lets go of the lock.
@@ -396,8 +397,8 @@ def test_two_batches_with_equal_keys_in_different_order_wait_for_each_other_and_
         thread.join()
     other.close()
     assert results == {
-        "a": Stored(inserted=frozenset({"a", "middle-1", "z"})),
-        "z": Stored(inserted=frozenset({"middle-2"}), duplicates=frozenset({"a", "z"})),
+        "a": Stored(processed=frozenset({"a", "middle-1", "z"})),
+        "z": Stored(processed=frozenset({"middle-2"}), duplicates=frozenset({"a", "z"})),
     }
 
 
@@ -523,5 +524,5 @@ def test_two_lines_with_one_id_at_the_same_time_are_one_row_and_one_repeat_or_co
         assert settle_lines(store) == {"records": [FIRST], "rejected_records": [SECOND]}
         assert store.kinds() == ["conflict"]
     else:
-        assert results[0].inserted == {"order-1"}
+        assert results[0].processed == {"order-1"}
         assert settle_lines(store) == {"records": [SECOND]}

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aws_lambda_powertools.utilities.batch import EventType
 
 from common.errors import TransientError
 from common.observability import logger
 from consumer import handler as consumer
 from consumer.decode import Arrived, decode
-from consumer.processor import BulkProcessor
 from consumer.sink import PostgresSink
+from oncestream.processor import SinkProcessor
 from postgres.database import Database
 from postgres.migrate import MigrationError, migrate, migrations
 from tests.integration.test_consumer_sink import REFUSALS, Store, arrive, reject
@@ -65,7 +66,7 @@ def test_what_no_record_can_help_rejects_nothing_says_what_to_do_and_passes(
             store.sink.store(*batch)
         assert (store.ids(), store.rejected()) == (set(), {})
     store.run(mends)
-    assert store.sink.store(*batch).inserted == {"a", "b"}
+    assert store.sink.store(*batch).processed == {"a", "b"}
 
 
 FILLED = {
@@ -84,7 +85,7 @@ FILLED = {
 def test_a_column_that_the_payload_fills_is_the_records_matter(store: Store, rule: str) -> None:
     store.run(rule)
     stored = store.sink.store([arrive("a"), arrive("b", {"tenant": "t"})])
-    assert (stored.inserted, stored.refused.keys()) == ({"b"}, {"a"})
+    assert (stored.processed, stored.refused.keys()) == ({"b"}, {"a"})
     assert stored.refused["a"].reason.endswith("(SQLSTATE 23502)")
 
 
@@ -128,7 +129,7 @@ def test_a_character_that_a_database_of_an_earlier_release_does_not_have_is_no_r
     assert isinstance(bad, Arrived)
     with pytest.raises(TransientError, match="encoding is LATIN1"):
         sink.store([arrive("a"), bad])
-    assert sink.store([arrive("a")]).inserted == {"a"}
+    assert sink.store([arrive("a")]).processed == {"a"}
     database.close()
 
 
@@ -207,7 +208,7 @@ def log_of(
     store: Store, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, *batches: list[bytes]
 ) -> str:
     """All that the function writes while it settles the batches, as talkative as it can be."""
-    processor = BulkProcessor(FakeIdempotency(), store.sink)
+    processor = SinkProcessor(EventType.KinesisDataStreams, FakeIdempotency(), store.sink)
     output = logger.registered_handler
     assert isinstance(output, logging.StreamHandler)
     level = logger.log_level

@@ -11,7 +11,8 @@ from pg8000.native import Connection
 
 from common.record import Record
 from consumer.decode import Arrived, Rejection, decode
-from consumer.sink import PostgresSink, Stored
+from consumer.sink import PostgresSink
+from oncestream.engine import Stored
 from postgres.database import Database
 from producer.entry import Entry
 from producer.request import Request, records_of_body
@@ -74,7 +75,7 @@ def posted(*payloads: str) -> list[Entry]:
 
 def test_a_number_keeps_its_digits_and_its_scale(store: Store) -> None:
     entries = posted(*(f'{{"n": {number}}}' for number in NUMBERS.values()))
-    assert len(store.store(*(entry.data for entry in entries)).inserted) == len(NUMBERS)
+    assert len(store.store(*(entry.data for entry in entries)).processed) == len(NUMBERS)
     found = store.column("SELECT payload->>'n' FROM records ORDER BY id::integer")
     for sent, stored in zip(NUMBERS.values(), found, strict=True):
         assert Decimal(stored) == Decimal(sent)
@@ -110,13 +111,13 @@ def test_a_line_s_number_does_too_also_with_a_type_that_reads_it_as_a_double(
 )
 def test_text_that_is_let_through_is_text_that_jsonb_takes(store: Store, text: str) -> None:
     (entry,) = posted(f'{{"t{text}": ["{text}"]}}')
-    assert store.store(entry.data).inserted == {"0"}
+    assert store.store(entry.data).processed == {"0"}
 
 
 def test_what_only_postgres_finds_is_rejected_with_its_reason_and_its_neighbours_land(store: Store) -> None:
     entries = posted('{"n": 1}', '{"n": 1e131072}', '{"n": 1e-16384}', '{"n": "x", "n": 2}')
     stored = store.store(*(entry.data for entry in entries))
-    assert stored.inserted == {"0", "3"}
+    assert stored.processed == {"0", "3"}
     reasons = {key: rejection.reason for key, rejection in stored.refused.items()}
     assert reasons.keys() == {"1", "2"}
     assert all("overflow" in reason for reason in reasons.values())
@@ -128,7 +129,7 @@ def test_a_message_with_a_line_s_id_does_not_take_the_line_s_place(store: Store)
     (line,) = Rows(job_of(data)).ndjson(split_lines([data]))
     forged = message(f"{UPLOAD}:0", {"n": 2})
     store.store(forged)
-    assert store.store(line.data).inserted == {f"{UPLOAD}:0"}
+    assert store.store(line.data).processed == {f"{UPLOAD}:0"}
     assert store.column("SELECT payload->>'n' FROM records") == ["1"]
     assert store.column("SELECT raw FROM rejected_records") == [forged]
     assert Record.from_bytes(line.data, check_payload).id == f"{UPLOAD}:0"

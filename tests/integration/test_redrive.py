@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aws_lambda_powertools.utilities.batch import EventType
 
 from common.record import Fault, Line, RejectedLine
 from consumer.decode import Arrived, Rejection, decode, digest
-from consumer.processor import BulkProcessor, Outcome
 from consumer.sink import PostgresSink
+from oncestream.engine import Outcome
+from oncestream.processor import SinkProcessor
 from postgres.database import Database
 from tests.unit.consumer_support import Context, FakeIdempotency, message, stream_record
 from uploads import redrive as module
@@ -58,7 +60,7 @@ class World:
         if redriven:
             for record, data in zip(records, messages, strict=True):
                 record["kinesis"]["partitionKey"] = digest(data)
-        processor = BulkProcessor(self.claims, self.sink)
+        processor = SinkProcessor(EventType.KinesisDataStreams, self.claims, self.sink)
         with processor(records, decode, Context()):  # type: ignore[arg-type]
             processor.process()
         return [result.outcome for result in processor.results]
@@ -234,7 +236,7 @@ def test_a_redriven_record_whose_id_came_before_it_stays_rejected_and_is_awaited
     bad = message("r1", {"bad": 1})
     world.reject(bad)
     assert len(world.redrive.messages(None, "")["messages"]) == 1
-    assert world.deliver(message("r1", {"good": 1})) == [Outcome.INSERTED]
+    assert world.deliver(message("r1", {"good": 1})) == [Outcome.PROCESSED]
     assert (world.marked(), "r1" in world.claims.completed) == (1, True)
     assert world.deliver(bad, redriven=True) == [Outcome.CONFLICTING]
     assert (world.ids("records"), len(world.ids("rejected_records")), world.marked()) == (["r1"], 1, 0)
@@ -247,7 +249,7 @@ def test_a_redriven_record_whose_id_comes_in_its_own_batch_is_awaited_no_more(wo
     world.reject(bad)
     world.redrive.messages(None, "")
     assert world.deliver(message("r1", {"good": 1}), bad, redriven=True) == [
-        Outcome.INSERTED,
+        Outcome.PROCESSED,
         Outcome.CONFLICTING,
     ]
     assert (world.ids("records"), len(world.ids("rejected_records")), world.marked()) == (["r1"], 1, 0)
@@ -308,7 +310,7 @@ def test_a_record_that_was_rejected_and_is_taken_when_its_batch_comes_again_is_a
     other = message("r2", {"bad": 1})
     for each in (bad, line, other):
         world.reject(each)
-    assert world.deliver(bad, line) == [Outcome.INSERTED] * 2
+    assert world.deliver(bad, line) == [Outcome.PROCESSED] * 2
     assert world.ids("records") == ["r1", f"{UPLOAD.upload}:40"]
     assert world.ids("rejected_records") == [digest(other)]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from common.errors import TransientError
 from consumer.decode import Arrived, Rejection, reject
-from consumer.sink import Stored
+from oncestream.engine import Stored
 from oncestream.idempotency import Claims
 
 LONG_ID = "i" * 10_000
@@ -187,7 +187,7 @@ class FakeSink:
         self.rejected |= {key: kept[key] for key in new}
         self.repeated += [each for each in (*again, *suspects) if self._is_known(each) and each.has_own_id]
         return Stored(
-            inserted=frozenset(inserted),
+            processed=frozenset(inserted),
             duplicates=frozenset(same),
             taken={
                 key: sha256(self.rows[key].record.payload_json.encode()).hexdigest() for key in known - same

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aws_lambda_powertools.utilities.batch import EventType
 from pydantic import ValidationError
 
 from common import clients
 from common.errors import PermanentError
 from common.observability import logger
 from consumer import handler as consumer
-from consumer.processor import BulkProcessor
 from consumer.report import SHOWN
+from oncestream.processor import SinkProcessor
 from tests.unit.consumer_support import Context, FakeIdempotency, FakeSink, message, stream_event
 from tests.unit.uploads_aws import moto_aws
 from uploads.ledger import Ledger
@@ -42,7 +43,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def world(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeIdempotency, FakeSink]:
     """The handler's processor works on these."""
     idempotency, sink = FakeIdempotency(), FakeSink()
-    processor = BulkProcessor(idempotency, sink)
+    processor = SinkProcessor(EventType.KinesisDataStreams, idempotency, sink)
     monkeypatch.setattr(consumer, "_processor", lambda: processor)
     return idempotency, sink
 

@@ -7,13 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from aws_lambda_powertools.utilities.batch import process_partial_response
+from aws_lambda_powertools.utilities.batch import EventType, process_partial_response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import TransientError
 from consumer.decode import decode
-from consumer.processor import BulkProcessor, Outcome
+from oncestream.engine import Outcome
+from oncestream.processor import SinkProcessor
 from tests.unit.consumer_support import (
     POISON,
     Context,
@@ -32,7 +33,7 @@ class World:
         self.steps: list[tuple[str, Any]] = []
         self.idempotency = FakeIdempotency(self.steps)
         self.sink = FakeSink(self.steps)
-        self.processor = BulkProcessor(self.idempotency, self.sink, **options)
+        self.processor = SinkProcessor(EventType.KinesisDataStreams, self.idempotency, self.sink, **options)
 
     def deliver(self, *messages: bytes, first: int = 1, context: Any = None) -> list[int]:
         """Deliver a batch; returns the sequence numbers that are reported as failed."""
@@ -58,7 +59,7 @@ def test_a_fresh_batch_is_claimed_committed_completed_and_answered_with_nothing(
         ("complete", ["a", "b"]),
         ("release", []),
     ]
-    assert world.outcomes == ["inserted", "inserted"]
+    assert world.outcomes == ["processed", "processed"]
     assert world.sink.rows.keys() == {"a", "b"}
 
 
@@ -86,7 +87,7 @@ def test_what_was_stored_but_not_completed_is_found_by_its_key_and_completed() -
 def test_equal_ids_in_a_batch_are_one_record() -> None:
     world = World()
     assert world.deliver(message("a", {"n": 1}), message("b"), message("a", {"n": 2})) == []
-    assert world.outcomes == ["inserted", "inserted", "conflicting"]
+    assert world.outcomes == ["processed", "processed", "conflicting"]
     assert world.sink.rows["a"].record.payload_json == '{"n": 1}'
     [kept] = world.sink.rejected.values()
     assert (kept.kind, kept.record_id, kept.raw) == ("conflict", "a", message("a", {"n": 2}))
@@ -96,7 +97,7 @@ def test_poison_records_are_rejected_once_and_their_neighbours_land() -> None:
     world = World()
     poison = [data for data, _ in POISON.values()]
     assert world.deliver(message("a"), *poison, *poison, message("b")) == []
-    assert Counter(world.outcomes) == {"inserted": 2, "rejected": len(poison), "duplicate": len(poison)}
+    assert Counter(world.outcomes) == {"processed": 2, "rejected": len(poison), "duplicate": len(poison)}
     assert {each.raw for each in world.sink.rejected.values()} == set(poison)
     world.deliver(*poison)
     assert set(world.outcomes) == {"duplicate"}
@@ -113,10 +114,10 @@ def test_what_another_invocation_holds_fails_this_time_with_its_duplicates() -> 
     world = World()
     world.idempotency.held = {"b"}
     assert world.deliver(message("a"), message("b"), message("c"), message("b")) == [2, 4]
-    assert world.outcomes == ["inserted", "retried", "inserted", "retried"]
+    assert world.outcomes == ["processed", "retried", "processed", "retried"]
     world.idempotency.held.clear()
     assert world.deliver(message("b"), message("c"), message("b"), first=2) == []
-    assert world.outcomes == ["inserted", "duplicate", "duplicate"]
+    assert world.outcomes == ["processed", "duplicate", "duplicate"]
 
 
 def test_what_dynamodb_throttles_fails_this_time_and_the_rest_lands() -> None:
@@ -146,7 +147,7 @@ def test_while_postgres_is_away_nothing_is_rejected_claims_are_released_and_all_
     }
     world.sink.down = False
     assert world.deliver(message("a"), b"poison", message("b")) == []
-    assert world.outcomes == ["inserted", "rejected", "inserted"]
+    assert world.outcomes == ["processed", "rejected", "processed"]
 
 
 def test_while_postgres_is_away_completed_records_are_still_done() -> None:
@@ -201,7 +202,7 @@ def test_other_content_under_a_known_id_is_kept_once_and_never_stored(
     for batch in batches:
         assert world.deliver(*batch) == []
         counts.update(world.outcomes)
-    assert counts == {"inserted": 1, "conflicting": 2, "duplicate": 1}
+    assert counts == {"processed": 1, "conflicting": 2, "duplicate": 1}
     assert world.sink.rows["a"].raw == ONE
     assert kept(world) == [("conflict", OTHER), ("conflict", THIRD)]
 
@@ -251,11 +252,11 @@ def test_the_same_content_in_other_bytes_is_a_duplicate() -> None:
 def test_a_refused_record_is_rejected_and_leaves_its_id_free() -> None:
     world = World()
     assert world.deliver(message("a", {"refuse": True}), message("b")) == []
-    assert world.outcomes == ["rejected", "inserted"]
+    assert world.outcomes == ["rejected", "processed"]
     assert world.idempotency.completed == {"b"}
     assert world.idempotency.mine == set()
     assert world.deliver(message("a", {"n": 1})) == []
-    assert world.outcomes == ["inserted"]
+    assert world.outcomes == ["processed"]
 
 
 def test_a_second_message_with_the_id_of_a_refused_one_is_tried_in_its_own_right() -> None:
@@ -268,7 +269,7 @@ def test_a_second_message_with_the_id_of_a_refused_one_is_tried_in_its_own_right
         message("a", {"n": 4}),
     ]
     assert world.deliver(*batch) == []
-    assert world.outcomes == ["rejected", "duplicate", "rejected", "inserted", "conflicting"]
+    assert world.outcomes == ["rejected", "duplicate", "rejected", "processed", "conflicting"]
     assert world.sink.rows["a"].record.payload_json == '{"n": 3}'
 
 
@@ -281,7 +282,7 @@ def test_a_record_that_there_was_no_time_to_judge_is_released_and_retried() -> N
     assert world.idempotency.completed == {"a"}
     world.sink.unsettled.clear()
     assert world.deliver(message("b"), first=2) == []
-    assert world.outcomes == ["inserted"]
+    assert world.outcomes == ["processed"]
     assert world.sink.rows.keys() == {"a", "b"}
 
 
@@ -387,7 +388,7 @@ def test_the_answer_is_powertools_own_and_does_not_raise_when_all_fails() -> Non
     world.sink.down = False
     with world.processor(event["Records"], decode, Context()):  # type: ignore[arg-type]
         entries = world.processor.process()
-    assert [entry[:2] for entry in entries] == [("success", Outcome.INSERTED)] * 2
+    assert [entry[:2] for entry in entries] == [("success", Outcome.PROCESSED)] * 2
     assert world.processor.success_messages == event["Records"]
     assert world.processor.response() == {"batchItemFailures": []}
 
@@ -428,7 +429,7 @@ def test_every_record_has_one_outcome_and_ends_as_one_row(
         counts.update(world.outcomes)
 
     assert world.idempotency.mine == set()
-    assert counts["inserted"] == len(world.sink.rows)
+    assert counts["processed"] == len(world.sink.rows)
     assert counts["rejected"] + counts["conflicting"] == len(world.sink.rejected)
     sent = [data for batch in batches for data in batch]
     good = {json.loads(data)["id"] for data in sent if b'"n"' in data}
