@@ -12,7 +12,7 @@ import typer
 
 from chaos import plan, report
 from chaos.journal import Sample
-from chaos.outcome import Outcome
+from chaos.outcome import ChaosOutcome
 from chaos.run import DIRECTORY, Run
 from cli import show
 from cli.errors import UserError
@@ -71,7 +71,7 @@ def main(
         raise typer.Exit(1)
 
 
-def _run(wanted: plan.Plan, directory: Path, limit: float) -> Outcome:
+def _run(wanted: plan.Plan, directory: Path, limit: float) -> ChaosOutcome:
     show.err.print(
         "Setting up: the template, built and deployed by sam, with mitmproxy between it and its functions"
     )
@@ -91,7 +91,7 @@ def _run(wanted: plan.Plan, directory: Path, limit: float) -> Outcome:
         return run.run()
 
 
-def _compare(outcome: Outcome, kept: Path, *, calm: bool) -> None:
+def _compare(outcome: ChaosOutcome, kept: Path, *, calm: bool) -> None:
     """Keep how long a run without faults took; a run with them is told it."""
     known: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
     records = str(outcome.plan.records)

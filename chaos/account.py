@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ChaosAccount:
     """How many of each. All but the first four have to be 0, and of those two pairs have to be equal."""
 
     records: int
@@ -61,7 +61,7 @@ class Account:
 
 def compare(
     expected: Expected, rows: Iterable[tuple[str, str]], rejected: Iterable[bytes], repeated: int
-) -> Account:
+) -> ChaosAccount:
     """The account of ``rows`` (id, payload as JSON text) and rejected records (their bytes). Pure."""
     numbers: Counter[Any] = Counter()
     found: set[str] = set()
@@ -75,7 +75,7 @@ def compare(
         unexpected += wanted is None
         altered += wanted is not None and wanted != digest(payload)
     raws = Counter(rejected)
-    return Account(
+    return ChaosAccount(
         records=len(expected.digests),
         rows=count,
         poison=expected.rejected.total(),
@@ -90,7 +90,7 @@ def compare(
     )
 
 
-def take(connection: pg8000.native.Connection, expected: Expected) -> Account:
+def take(connection: pg8000.native.Connection, expected: Expected) -> ChaosAccount:
     """The account of what is in Postgres now."""
     rows = connection.run("SELECT id, payload::text FROM records")
     rejected = [bytes(raw) for (raw,) in connection.run("SELECT raw FROM rejected_records")]

@@ -21,7 +21,7 @@ _FAULT = "chaos"  # in a flow's metadata
 _JSON = {"content-type": "application/x-amz-json-1.1"}
 
 
-class Breaker:
+class BreakerAddon:
     """Decides about each request, does what was decided, and writes it down."""
 
     def __init__(self, seed: int, control: Path, log: Path) -> None:
@@ -90,7 +90,7 @@ class Breaker:
         self._log.write(json.dumps(entry) + "\n")
 
 
-def load_from_environment() -> Breaker:
+def load_from_environment() -> BreakerAddon:
     """The addon as ``chaos.proxy`` wants it."""
     wanted = json.loads(os.environ["ONCESTREAM_CHAOS"])
-    return Breaker(wanted["seed"], Path(wanted["control"]), Path(wanted["log"]))
+    return BreakerAddon(wanted["seed"], Path(wanted["control"]), Path(wanted["log"]))

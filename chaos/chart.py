@@ -15,8 +15,8 @@ from chaos.journal import KINDS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from chaos.journal import Event, Sample
-    from chaos.outcome import Outcome
+    from chaos.journal import JournalEvent, Sample
+    from chaos.outcome import ChaosOutcome
 
 WINDOW_SECONDS = 2.0
 """Rates are over so long: batches of a thousand rows arrive at once."""
@@ -51,13 +51,13 @@ def rates(
     return times, values
 
 
-def lanes(events: Sequence[Event]) -> list[str]:
+def lanes(events: Sequence[JournalEvent]) -> list[str]:
     """The kinds that happened, from the bottom of the chart to its top. Pure."""
     happened = {event.kind for event in events}
     return [kind for kind in reversed(KINDS) if kind in happened]
 
 
-def figure(outcome: Outcome) -> graph_objects.Figure:
+def figure(outcome: ChaosOutcome) -> graph_objects.Figure:
     """The chart of a run."""
     samples, events = outcome.samples, outcome.journal.events
     rows = lanes(events)
@@ -103,7 +103,7 @@ def figure(outcome: Outcome) -> graph_objects.Figure:
     return drawn
 
 
-def as_html(outcome: Outcome) -> str:
+def as_html(outcome: ChaosOutcome) -> str:
     """The chart as a piece of a page, with Plotly's script in it."""
     return str(
         to_html(
@@ -116,7 +116,7 @@ def as_html(outcome: Outcome) -> str:
     )
 
 
-def _add_faults(drawn: graph_objects.Figure, events: Sequence[Event]) -> None:
+def _add_faults(drawn: graph_objects.Figure, events: Sequence[JournalEvent]) -> None:
     for group, (colour, symbol) in _GROUPS.items():
         shown = [event for event in events if KINDS[event.kind][0] == group]
         if not shown:
@@ -134,7 +134,7 @@ def _add_faults(drawn: graph_objects.Figure, events: Sequence[Event]) -> None:
         )
 
 
-def _add_bands(drawn: graph_objects.Figure, outcome: Outcome) -> None:
+def _add_bands(drawn: graph_objects.Figure, outcome: ChaosOutcome) -> None:
     for wave in outcome.waves:
         if wave.calm and wave.drained:
             for row in (1, 2, 3):

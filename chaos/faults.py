@@ -14,7 +14,7 @@ from pg8000.exceptions import DatabaseError, InterfaceError
 
 from chaos import repeats
 from chaos.journal import Journal
-from chaos.plan import Fault
+from chaos.plan import PlannedFault
 from common.errors import TransientError
 from local.machine import failure
 
@@ -51,7 +51,7 @@ class Breaker:
         self._draw = draw
         self.ending = threading.Event()
 
-    def carry_out(self, fault: Fault, uploads: list[Uploaded]) -> None:
+    def carry_out(self, fault: PlannedFault, uploads: list[Uploaded]) -> None:
         """Do it. ``uploads`` are those whose notifications and jobs may be repeated."""
         match fault.kind:
             case "kill":

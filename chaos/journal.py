@@ -37,7 +37,7 @@ assert set(WIRE_KINDS) < KINDS.keys()  # noqa: S101 - a kind that the page does 
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class JournalEvent:
     """A fault."""
 
     seconds: float
@@ -71,8 +71,8 @@ class Journal:
         self._clock = clock
         self._began = clock()
         self._lock = threading.Lock()
-        self._events: list[Event] = []
-        self.on_event: Callable[[Event], None] = lambda event: None
+        self._events: list[JournalEvent] = []
+        self.on_event: Callable[[JournalEvent], None] = lambda event: None
 
     @property
     def now(self) -> float:
@@ -87,7 +87,7 @@ class Journal:
         """A fault happened, now or at ``at`` (seconds since the start)."""
         if kind not in KINDS:
             raise ValueError(f"{kind} is no kind of fault")
-        event = Event(round(self.now if at is None else at, 3), kind, what, round(lasted, 3))
+        event = JournalEvent(round(self.now if at is None else at, 3), kind, what, round(lasted, 3))
         with self._lock:
             self._events.append(event)
         self.on_event(event)
@@ -102,11 +102,11 @@ class Journal:
             held = f", {entry['seconds']:g} s" if entry["seconds"] else ""
             what = f"{entry['operation']}{held}"
             with self._lock:
-                self._events.append(Event(round(entry["time"] - self._began, 3), entry["kind"], what))
+                self._events.append(JournalEvent(round(entry["time"] - self._began, 3), entry["kind"], what))
         return requests
 
     @property
-    def events(self) -> list[Event]:
+    def events(self) -> list[JournalEvent]:
         """All faults so far, in the order of time."""
         with self._lock:
             return sorted(self._events, key=lambda event: event.seconds)

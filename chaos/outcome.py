@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos.account import Account
+from chaos.account import ChaosAccount
 from chaos.journal import Journal, Sample
 from chaos.plan import SMALL, Plan
 
@@ -25,12 +25,12 @@ class WaveTimes:
 
 
 @dataclass(slots=True)
-class Outcome:
+class ChaosOutcome:
     """What a run was, and what came of it."""
 
     plan: Plan
     journal: Journal
-    account: Account | None = None
+    account: ChaosAccount | None = None
     samples: list[Sample] = field(default_factory=list)
     waves: list[WaveTimes] = field(default_factory=list)
     seconds: float = 0.0

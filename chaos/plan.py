@@ -24,7 +24,7 @@ type Reshard = Literal["split", "merge"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Fault:
+class PlannedFault:
     """One thing to be done to the stack."""
 
     at: float
@@ -44,7 +44,7 @@ class Wave:
     in_files: tuple[int, ...]
     """Good records of each file."""
     through_api: int
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[PlannedFault, ...] = ()
     """In the order in which they are due. Empty: a calm wave, also on the wire."""
     reshard: Reshard | None = None
     """What is done to the stream once the wave is settled."""
@@ -115,25 +115,27 @@ def _reshards(draw: random.Random, gaps: int) -> list[Reshard | None]:
     return [*(first if gap % 2 == 0 else second for gap in range(gaps)), None]
 
 
-def _faults(draw: random.Random, number: int, *, small: bool) -> tuple[Fault, ...]:
+def _faults(draw: random.Random, number: int, *, small: bool) -> tuple[PlannedFault, ...]:
     mode, away = ("fast", "immediate")[number % 2], round(draw.uniform(1, 2 if small else 4), 1)
     faults = [
-        Fault(_any(draw), "postgres", mode, away),
-        Fault(_any(draw), "sessions"),
-        Fault(_any(draw), "notification"),
-        Fault(_any(draw), "jobs"),
+        PlannedFault(_any(draw), "postgres", mode, away),
+        PlannedFault(_any(draw), "sessions"),
+        PlannedFault(_any(draw), "notification"),
+        PlannedFault(_any(draw), "jobs"),
     ]
     if small:  # its functions are at work for seconds only: they are met at the beginning, or not at all
-        return tuple(sorted([Fault(0.0, "kill", "chunks"), Fault(0.02, "kill", "consumer"), *faults]))
+        return tuple(
+            sorted([PlannedFault(0.0, "kill", "chunks"), PlannedFault(0.02, "kill", "consumer"), *faults])
+        )
     # Functions that only work while a wave begins can only be met there: the kill waits for them to work.
     others = ["register", "plan", "producer"]
     faults += [
-        Fault(0.0, "kill", others[number % len(others)]),
-        Fault(_early(draw), "kill", "chunks"),
-        *(Fault(_any(draw), "kill", "consumer") for _ in range(2)),
-        Fault(_any(draw), "sessions"),
-        Fault(_any(draw), "notification"),
-        Fault(_any(draw), "jobs"),
+        PlannedFault(0.0, "kill", others[number % len(others)]),
+        PlannedFault(_early(draw), "kill", "chunks"),
+        *(PlannedFault(_any(draw), "kill", "consumer") for _ in range(2)),
+        PlannedFault(_any(draw), "sessions"),
+        PlannedFault(_any(draw), "notification"),
+        PlannedFault(_any(draw), "jobs"),
     ]
     return tuple(sorted(faults))
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from chaos.outcome import Outcome
+    from chaos.outcome import ChaosOutcome
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">
@@ -68,7 +68,7 @@ fault is due when a share of the records is settled, so the times depend on the 
 """)
 
 
-def headline(outcome: Outcome) -> str:
+def headline(outcome: ChaosOutcome) -> str:
     """The verdict in one sentence."""
     found, total = outcome.account, sum(outcome.journal.counts().values())
     under = f"{f'under {total:,} faults' if total else 'with nothing broken'} in {outcome.seconds:,.0f} s"
@@ -95,7 +95,7 @@ def headline(outcome: Outcome) -> str:
     return f"The account does NOT close: of {found.records:,} records sent {under}, {what}."
 
 
-def page(outcome: Outcome) -> str:
+def page(outcome: ChaosOutcome) -> str:
     """The page as text."""
     events = outcome.journal.events
     return _PAGE.substitute(
@@ -119,13 +119,13 @@ def page(outcome: Outcome) -> str:
     )
 
 
-def write(outcome: Outcome, path: Path) -> None:
+def write(outcome: ChaosOutcome, path: Path) -> None:
     """Write the page to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(outcome), encoding="utf-8")
 
 
-def _figures(outcome: Outcome) -> str:
+def _figures(outcome: ChaosOutcome) -> str:
     found = outcome.account
     shown = [("records sent", f"{outcome.plan.records:,}")]
     if found is not None:
@@ -142,7 +142,7 @@ def _figures(outcome: Outcome) -> str:
     return "".join(f"<li><b>{number}</b> {name}</li>" for name, number in shown)
 
 
-def _account(outcome: Outcome) -> str:
+def _account(outcome: ChaosOutcome) -> str:
     found = outcome.account
     if found is None:
         return "<p>None was taken.</p>"
@@ -163,7 +163,7 @@ def _account(outcome: Outcome) -> str:
     return _table(("", "records|n"), ((name, f"{number:,}") for name, number in rows), raw=True)
 
 
-def _cost(outcome: Outcome) -> str:
+def _cost(outcome: ChaosOutcome) -> str:
     counts = outcome.journal.counts()
     needed = (outcome.account.records + outcome.account.poison) if outcome.account else 0
     away = sum(event.lasted for event in outcome.journal.events)
@@ -189,13 +189,13 @@ def _cost(outcome: Outcome) -> str:
     return _table(("", "|n"), rows)
 
 
-def _faults(outcome: Outcome) -> str:
+def _faults(outcome: ChaosOutcome) -> str:
     counts = outcome.journal.counts()
     rows = ((group, words, f"{counts[kind]:,}") for kind, (group, words) in KINDS.items() if counts[kind])
     return _table(("where", "what", "times|n"), rows)
 
 
-def _waves(outcome: Outcome) -> str:
+def _waves(outcome: ChaosOutcome) -> str:
     rows = (
         (
             str(wave.number + 1),

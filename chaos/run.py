@@ -13,8 +13,8 @@ from typing import Any, Self
 from chaos import account, faults, inputs, wire
 from chaos.caller import Caller
 from chaos.journal import Journal, Sample
-from chaos.outcome import Outcome, WaveTimes
-from chaos.plan import Fault, Plan, Wave
+from chaos.outcome import ChaosOutcome, WaveTimes
+from chaos.plan import Plan, PlannedFault, Wave
 from chaos.proxy import Proxy
 from chaos.repeats import Uploaded
 from chaos.watch import Deliveries, Watch, redeliver
@@ -71,7 +71,7 @@ class Run:
         limit: float = 600.0,
         progress: Progress = lambda step, seconds: None,
     ) -> None:
-        self.outcome = Outcome(plan, Journal())
+        self.outcome = ChaosOutcome(plan, Journal())
         self.on_sample: Callable[[Sample, str], None] = lambda sample, state: None
         self._plan = plan
         self._directory = directory
@@ -90,7 +90,7 @@ class Run:
     def __exit__(self, *_: object) -> None:
         self._stack.stop()
 
-    def run(self) -> Outcome:
+    def run(self) -> ChaosOutcome:
         """Set up, load, break, take the account.
 
         Raises
@@ -332,7 +332,7 @@ def _is_done(reports: Reports, upload: str) -> bool:
     return False
 
 
-def _in_words(fault: Fault) -> str:
+def _in_words(fault: PlannedFault) -> str:
     return {
         "kill": f"killing {fault.target}",
         "postgres": "Postgres is stopped",

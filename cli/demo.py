@@ -19,7 +19,7 @@ import typer
 
 from cli import show, uploading
 from cli.errors import UserError
-from cli.reports import Account, Reports
+from cli.reports import AccountAnswer, Reports
 from cli.target import Target
 from lambda_esm import Answered, Clients, Delivery, Observer, StreamPoller, every
 from local.machine import REPOSITORY
@@ -37,7 +37,7 @@ REDELIVERED = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class DemoResult:
     """What the demonstration's last line holds."""
 
     sent: int
@@ -113,7 +113,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _demonstrate(records: int, file: Path | None) -> Result:
+def _demonstrate(records: int, file: Path | None) -> DemoResult:
     show.err.print("Setting up: the template, built and deployed by sam, beside a real Postgres")
     with Stack(REPOSITORY / ".local" / "demo", progress=show.steps()) as stack, _input(records, file) as path:
         stack.deploy()
@@ -145,7 +145,7 @@ def _input(records: int, file: Path | None) -> Iterator[Path]:
         yield path
 
 
-def _load(where: Target, path: Path) -> Account:
+def _load(where: Target, path: Path) -> AccountAnswer:
     reports = Reports(where)
     with show.progress() as display:
         task = display.add_task(f"{path.name}: uploading", total=None)
@@ -159,8 +159,8 @@ def _load(where: Target, path: Path) -> Account:
 
 
 def _compare(
-    stack: Stack, path: Path, account: Account, watcher: _Watcher, *, skipped: int, seconds: float
-) -> Result:
+    stack: Stack, path: Path, account: AccountAnswer, watcher: _Watcher, *, skipped: int, seconds: float
+) -> DemoResult:
     connection = stack.postgres.connect()
     try:
         rows, distinct = connection.run("SELECT count(*), count(DISTINCT id) FROM records")[0]
@@ -175,7 +175,7 @@ def _compare(
             sent, missing = len(expected), len(expected - {each for (each,) in found})
     finally:
         connection.close()
-    result = Result(
+    result = DemoResult(
         sent=sent,
         rows=rows,
         missing=missing,
@@ -204,7 +204,7 @@ def _expected_ids(path: Path, upload: str) -> set[str] | None:
     return ids
 
 
-def _tell(result: Result, account: dict[str, Any], watcher: _Watcher) -> None:
+def _tell(result: DemoResult, account: dict[str, Any], watcher: _Watcher) -> None:
     counts = Counter(asdict(result) | {"upload": 0})
     batches = f"{watcher.batches} batches, {watcher.batches_again} of them again on purpose"
     show.out.print()

@@ -13,7 +13,7 @@ from cli import demo, show, target, uploading
 from cli import redrive as redriving
 from cli import stream as streaming
 from cli.errors import UserError
-from cli.reports import CLOSED, PAGE, Account, Reports
+from cli.reports import CLOSED, PAGE, AccountAnswer, Reports
 from local import background
 from local.errors import StackError
 
@@ -188,7 +188,7 @@ def _load(
         upload = known["upload"]
     seen = show.following(display, task, path.name)
     if known is not None and known["state"] == CLOSED:
-        account: Account | None = known
+        account: AccountAnswer | None = known
         seen(known)
     elif watch:
         account = uploading.follow(reports, upload, seen, seconds=timeout)

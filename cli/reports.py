@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cli.target import Target
 
-type Account = dict[str, Any]
+type AccountAnswer = dict[str, Any]
 """The fields of :class:`uploads.account.Account`, and ``waiting``: why functions cannot go on."""
 
 CLOSED = "done"
@@ -25,7 +25,7 @@ PAGE = 500
 """Rejected records in one answer at most."""
 
 
-class Page(NamedTuple):
+class RejectedPage(NamedTuple):
     """Some rejected records, and the place behind the last one; None: there are no more."""
 
     rows: list[dict[str, Any]]
@@ -39,14 +39,14 @@ class Reports:
         self._client = target.client("lambda")
         self._function = target.output("ReportFunctionName")
 
-    def account(self, upload: str) -> Account | None:
+    def account(self, upload: str) -> AccountAnswer | None:
         """The account of an upload; None if there is no such upload (yet)."""
-        found: Account | None = self._ask(account=upload)
+        found: AccountAnswer | None = self._ask(account=upload)
         return found
 
-    def uploads(self, limit: int) -> list[Account]:
+    def uploads(self, limit: int) -> list[AccountAnswer]:
         """The accounts of the latest uploads, the newest first."""
-        found: list[Account] = self._ask(uploads=limit)
+        found: list[AccountAnswer] = self._ask(uploads=limit)
         return found
 
     def rejected(self, upload: str | None, limit: int) -> list[dict[str, Any]] | None:
@@ -54,7 +54,9 @@ class Reports:
         found: list[dict[str, Any]] | None = self._answer(rejected=upload, limit=limit)["rejected"]
         return found
 
-    def rejected_pages(self, upload: str | None, limit: int | None, after: str = "") -> Iterator[Page] | None:
+    def rejected_pages(
+        self, upload: str | None, limit: int | None, after: str = ""
+    ) -> Iterator[RejectedPage] | None:
         """Rejected records behind the place ``after``, as many as ``limit`` says or all, a page at a time.
 
         Those of an upload come in the order of its file, those of all in the order of their ids. None if there is no
@@ -63,19 +65,19 @@ class Reports:
         first = self._page(upload, limit, after)
         return None if first is None else self._pages(first, upload, limit)
 
-    def _pages(self, page: Page, upload: str | None, limit: int | None) -> Iterator[Page]:
+    def _pages(self, page: RejectedPage, upload: str | None, limit: int | None) -> Iterator[RejectedPage]:
         left = limit
         while True:
             yield page
             left = None if left is None else left - len(page.rows)
             if page.next is None or left == 0:
                 return
-            page = self._page(upload, left, page.next) or Page([], None)
+            page = self._page(upload, left, page.next) or RejectedPage([], None)
 
-    def _page(self, upload: str | None, limit: int | None, after: str) -> Page | None:
+    def _page(self, upload: str | None, limit: int | None, after: str) -> RejectedPage | None:
         number = PAGE if limit is None else min(limit, PAGE)
         answer = self._answer(rejected=upload, limit=number, after=after)
-        return None if answer["rejected"] is None else Page(answer["rejected"], answer.get("next"))
+        return None if answer["rejected"] is None else RejectedPage(answer["rejected"], answer.get("next"))
 
     def reasons(self, upload: str, limit: int) -> list[list[Any]]:
         """Why records of an upload were rejected: ``[reason, number]``, the most frequent first."""

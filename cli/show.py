@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from cli.reports import Account
+    from cli.reports import AccountAnswer
     from cli.stream import Stream
 
 out = Console(highlight=False)
@@ -104,10 +104,10 @@ def progress() -> Progress:
     )
 
 
-def following(display: Progress, task: TaskID, name: str) -> Callable[[Account], None]:
+def following(display: Progress, task: TaskID, name: str) -> Callable[[AccountAnswer], None]:
     """A callback that shows on the display how much of a file's account is settled, and why something waits."""
 
-    def seen(account: Account) -> None:
+    def seen(account: AccountAnswer) -> None:
         settled = sum(account.get(each, 0) for each in ("inserted", "rejected", "conflicting", "repeated"))
         notes = account.get("waiting") or []
         why = f" (the {notes[0]['function']} function waits: {notes[0]['reason']})" if notes else ""

@@ -12,7 +12,7 @@ import typer
 from boto3.s3.transfer import TransferConfig
 
 from cli.errors import UserError, asking
-from cli.reports import CLOSED, ENDED, Account, Reports
+from cli.reports import CLOSED, ENDED, AccountAnswer, Reports
 from cli.show import printable
 from common.errors import PermanentError
 from uploads.formats.contents import LOOKED_AT_BYTES, Beginning, look
@@ -42,7 +42,7 @@ class Options:
     key_field: str | None = None
     delimiter: str | None = None
 
-    def differing(self, account: Account) -> list[str]:
+    def differing(self, account: AccountAnswer) -> list[str]:
         """In words, what of these an upload was registered with otherwise. It stays as it was registered."""
         pairs = {
             "--id-field": (account.get("id_field"), self.id_field),
@@ -75,7 +75,7 @@ class Loaded:
 
     path: str
     upload: str
-    account: Account | None
+    account: AccountAnswer | None
     """None if it was not waited for and is not registered yet."""
     seconds: float
     before: str | None = None
@@ -193,7 +193,7 @@ def warning(path: Path, key: str, options: Options) -> str | None:
     return None
 
 
-def known_before(target: Target, reports: Reports, path: Path, key: str) -> Account | None:
+def known_before(target: Target, reports: Reports, path: Path, key: str) -> AccountAnswer | None:
     """The account of this file, if it was put under this key before.
 
     What S3 will call the content is worked out here. Where it turns out otherwise (a bucket encrypted by SSE-KMS), the
@@ -273,12 +273,12 @@ def put(
 def follow(
     reports: Reports,
     upload: str,
-    seen: Callable[[Account], object],
+    seen: Callable[[AccountAnswer], object],
     *,
     seconds: float | None = None,
     pause: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
-) -> Account:
+) -> AccountAnswer:
     """Watch an upload until waiting changes nothing any more, and return its account.
 
     Parameters

@@ -37,7 +37,7 @@ FLOW = "flow.json"
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class StackState:
     """A stack that runs in the background: its supervisor, where its parts are, what was deployed."""
 
     pid: int
@@ -117,15 +117,15 @@ def tell(directory: Path, stands: Mapping[str, Flow]) -> None:
     _replace(directory / FLOW, json.dumps({name: asdict(each) for name, each in stands.items()}))
 
 
-def dump(state: State) -> str:
+def dump(state: StackState) -> str:
     """The text of ``state.json``."""
     return json.dumps(asdict(state), indent=2)
 
 
-def running(directory: Path = DIRECTORY) -> State | None:
+def running(directory: Path = DIRECTORY) -> StackState | None:
     """The stack that runs in the background in ``directory``; None if there is none."""
     try:
-        state = State(**json.loads((directory / STATE).read_text()))
+        state = StackState(**json.loads((directory / STATE).read_text()))
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return None
     try:
@@ -140,7 +140,7 @@ def start(
     *,
     progress: Steps = lambda step, seconds: None,
     **options: Any,
-) -> State:
+) -> StackState:
     """Start the stack in the background and deploy it. When it runs already, nothing happens.
 
     Parameters
@@ -231,7 +231,7 @@ def _supervise(directory: Path, options: Mapping[str, Any]) -> None:
             directory, progress=lambda step, seconds: report(step=step, seconds=seconds), **options
         ) as stack:
             stack.deploy()
-            state = State(
+            state = StackState(
                 os.getpid(),
                 stack.ministack.endpoint,
                 stack.database.model_dump(mode="json"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 from chaos import plan
-from chaos.account import Account
-from chaos.journal import KINDS, Event, Journal, Sample
-from chaos.outcome import Outcome, WaveTimes
+from chaos.account import ChaosAccount
+from chaos.journal import KINDS, Journal, JournalEvent, Sample
+from chaos.outcome import ChaosOutcome, WaveTimes
 
 CLOSED = {"altered": 0, "unexpected": 0, "wrongly_rejected": 0, "poison_missing": 0, "repeated": 0}
 
 
-def outcome(*, lost: int = 0, problem: str = "") -> Outcome:
+def outcome(*, lost: int = 0, problem: str = "") -> ChaosOutcome:
     """Two minutes of 100,000 records: every kind of fault, one outage, a calm wave and a broken one."""
     wanted = plan.make(1, 100_000)
     journal = Journal(lambda: 0.0)
@@ -30,10 +30,10 @@ def outcome(*, lost: int = 0, problem: str = "") -> Outcome:
         )
         for half in range(241)
     ]
-    return Outcome(
+    return ChaosOutcome(
         wanted,
         journal,
-        Account(100_000, 100_000 - lost, 20, 20, lost, 0, **CLOSED),
+        ChaosAccount(100_000, 100_000 - lost, 20, 20, lost, 0, **CLOSED),
         samples,
         [WaveTimes(0, 50_000, True, 0.0, 55.0, 56.0), WaveTimes(1, 50_000, False, 57.0, 118.0, 120.0)],
         seconds=120.0,
@@ -47,6 +47,6 @@ def outcome(*, lost: int = 0, problem: str = "") -> Outcome:
     )
 
 
-def events() -> list[Event]:
+def events() -> list[JournalEvent]:
     """Its faults."""
     return outcome().journal.events

@@ -38,7 +38,7 @@ _positional = re.compile(r"[0-9a-f]{32}:[0-9]+")
 _PLACE = "the place of a line in an upload (32 hexadecimal digits, a colon, a number)"
 
 
-class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where in an uploaded file a record comes from: the upload, the chunk (from 0), the line in it (from 1).
 
     The line of the *file* follows from the ledger, which knows how many lines the chunks before have.
@@ -55,7 +55,7 @@ class _Message(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     id: str
     partition_key: str
     payload: msgspec.Raw
-    upload: Line | None = None
+    upload: Origin | None = None
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ class Record(msgspec.Struct, frozen=True):
     partition_key: str
     payload_json: str
     """The payload as its sender wrote it, JSON text: what Postgres stores."""
-    upload: Line | None = None
+    upload: Origin | None = None
 
     @classmethod
     def from_bytes(cls, data: bytes, check_payload: Callable[[str], None]) -> Self:
@@ -113,7 +113,7 @@ class Record(msgspec.Struct, frozen=True):
         return _encode(_Message(self.id, self.partition_key, payload, self.upload))
 
 
-class Fault(msgspec.Struct, frozen=True):
+class LineFault(msgspec.Struct, frozen=True):
     """What is wrong with a line of a file, and its bytes."""
 
     reason: str
@@ -131,7 +131,7 @@ class _RejectedMessage(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     partition_key: str
     rejected: _FaultMessage
-    upload: Line
+    upload: Origin
 
 
 class RejectedLine(msgspec.Struct, frozen=True):
@@ -144,8 +144,8 @@ class RejectedLine(msgspec.Struct, frozen=True):
 
     id: str
     partition_key: str
-    rejected: Fault
-    upload: Line
+    rejected: LineFault
+    upload: Origin
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self | None:
@@ -160,7 +160,7 @@ class RejectedLine(msgspec.Struct, frozen=True):
             return None
         if not is_place_in(message.upload.id, message.id):
             return None
-        return cls(message.id, message.partition_key, Fault(message.rejected.reason, raw), message.upload)
+        return cls(message.id, message.partition_key, LineFault(message.rejected.reason, raw), message.upload)
 
     def to_bytes(self) -> bytes:
         """As the stream carries it: compact JSON in UTF-8."""
@@ -264,6 +264,6 @@ def _check_identifier_value(name: str, value: msgspec.Raw) -> None:
 
 _FIELDS = {"id": True, "partition_key": True, "payload": True, "upload": False}
 _decode_message = msgspec.json.Decoder(_Message).decode
-_decode_place = msgspec.json.Decoder(Line | None).decode
+_decode_place = msgspec.json.Decoder(Origin | None).decode
 _decode_rejected = msgspec.json.Decoder(_RejectedMessage).decode
 _encode = msgspec.json.Encoder().encode

@@ -18,7 +18,7 @@ from pg8000.native import Connection
 
 from consumer.decode import Arrived, Rejection
 from consumer.verdicts import verdict
-from postgres.columns import column, places
+from postgres.columns import column, origin_columns
 from postgres.database import server_encoding
 
 # One text says of each "s": the same, "o": other, "g": gone. Only what is other needs more words.
@@ -93,7 +93,7 @@ def compare(connection: Connection, arrived: Sequence[Arrived], *, searching: bo
         return {
             "ids": column(each.record.id for each in some),
             "payloads": column(each.record.payload_json for each in some),
-            **places([each.record.upload for each in some]),
+            **origin_columns([each.record.upload for each in some]),
         }
 
     return _compare(connection, _OF_RECORDS, arrived, columns, searching=searching)
@@ -111,7 +111,7 @@ def compare_messages(
         return {
             "ids": column(each.record_id or "" for each in some),
             "payloads": column(base64.b64encode(each.raw).decode() for each in some),
-            **places([each.upload for each in some]),
+            **origin_columns([each.upload for each in some]),
         }
 
     named = [each for each in rejections if each.record_id and not each.is_line]

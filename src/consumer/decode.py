@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from common.errors import PermanentError
-from common.record import Line, Record, RejectedLine, check_identifier, is_place_in
+from common.record import Origin, Record, RejectedLine, check_identifier, is_place_in
 from oncestream.engine import Refusal
 from tables.check import check_payload
 
@@ -68,7 +68,7 @@ class Rejection(Refusal):
     sequence_number: str
     arrived_at: float
     record_id: str | None = None
-    upload: Line | None = None
+    upload: Origin | None = None
     kind: Literal["rejected", "conflict"] = "rejected"
     """conflict: a record with this id and another content is stored. Nothing else is wrong with it."""
     loggable: str | None = None
@@ -187,7 +187,7 @@ def digest(raw: bytes) -> str:
     return sha256(raw).hexdigest()
 
 
-def _origin(raw: bytes) -> tuple[str | None, Line | None]:
+def _origin(raw: bytes) -> tuple[str | None, Origin | None]:
     """Id and upload of a broken record, as far as they can be read."""
     try:
         # Python's parser, because it takes what no JSON has (NaN, half of a surrogate pair).
@@ -198,7 +198,7 @@ def _origin(raw: bytes) -> tuple[str | None, Line | None]:
         return None, None
     record_id = value.get("id")
     try:
-        upload = msgspec.convert(value.get("upload"), Line)
+        upload = msgspec.convert(value.get("upload"), Origin)
         check_identifier("upload.id", upload.id)
         upload.id.encode()
     except (msgspec.ValidationError, PermanentError, UnicodeError):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pg8000.native import Connection
 
 from consumer.decode import Arrived, Rejection, digest
-from postgres.columns import column, places
+from postgres.columns import column, origin_columns
 
 # Whether there can be any is asked first: 0.7 ms for 1,000 records, and to look for each takes 3.
 _ANY_REJECTED = "SELECT FROM rejected_records LIMIT 1"
@@ -96,7 +96,7 @@ def settle_rejected(
             _SETTLE_REJECTED,
             digests=column(each.id for each in rejections),
             ids=column(each.record_id or "" for each in lines),
-            **places([each.upload for each in lines]),
+            **origin_columns([each.upload for each in lines]),
         )
 
 
@@ -118,5 +118,5 @@ def _columns(arrived: Sequence[Arrived]) -> dict[str, str]:
     return {
         "digests": column(digest(each.raw) for each in arrived),
         "ids": column(each.record.id for each in arrived),
-        **places([each.record.upload for each in arrived]),
+        **origin_columns([each.record.upload for each in arrived]),
     }

@@ -27,13 +27,13 @@ from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection, PreparedStatement
 
 from common.errors import TransientError
-from common.record import Line
+from common.record import Origin
 from consumer.compare import Compared, Row, compare, compare_messages
 from consumer.decode import REASON_LENGTH, Arrived, Rejection, reject, storable
 from consumer.settle import settle_rejected
 from consumer.verdicts import advice, unfilled_column, verdict
 from oncestream.engine import Stored
-from postgres.columns import SEPARATOR, column, places
+from postgres.columns import SEPARATOR, column, origin_columns
 from postgres.database import STATEMENT_SECONDS, Database, describe, explain, server_encoding
 
 CHANCE_ATTEMPTS = 4
@@ -283,7 +283,7 @@ class PostgresSink:
             ids=column(record.id for record in records),
             partition_keys=column(record.partition_key for record in records),
             payloads=column(record.payload_json for record in records),
-            **places([record.upload for record in records]),
+            **origin_columns([record.upload for record in records]),
             shards=column(each.shard_id for each in arrived),
             sequence_numbers=column(each.sequence_number for each in arrived),
             arrivals=column(str(each.arrived_at) for each in arrived),
@@ -378,7 +378,7 @@ def _insert_repeated(connection: Connection, lines: Sequence[Arrived], messages:
         connection.run(_INSERT_REPEATED, rows=json.dumps(rows))
 
 
-def _origin(each: Arrived | Rejection, upload: Line | None) -> dict[str, Any]:
+def _origin(each: Arrived | Rejection, upload: Origin | None) -> dict[str, Any]:
     return {
         "upload_id": upload.id if upload else None,
         "upload_chunk": upload.chunk if upload else None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common.record import Line
+from common.record import Origin
 
 SEPARATOR = "\x1f"
 """A control character. It occurs neither in an identifier nor in JSON text."""
@@ -30,7 +30,7 @@ def column(values: Iterable[str]) -> str:
     return text
 
 
-def places(uploads: Iterable[Line | None]) -> dict[str, str]:
+def origin_columns(uploads: Iterable[Origin | None]) -> dict[str, str]:
     """The columns ``uploads``, ``chunks`` and ``lines``: where in a file each record is from, or empty texts."""
     uploads = list(uploads)
     return {

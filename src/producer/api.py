@@ -51,7 +51,7 @@ from producer.publish import Publisher
 from producer.request import (
     Answer,
     BadRequestError,
-    Request,
+    RecordsRequest,
     records_of_body,
     records_of_event,
     unpublished,
@@ -124,7 +124,7 @@ def _seconds(context: LambdaContext) -> float:
 @tracer.capture_method(capture_response=False)
 def _publish(records: list[bytes | PermanentError], seconds: float) -> Answer:
     """Publish what can be published in so many seconds, and leave early rather than be killed."""
-    request = Request(records)
+    request = RecordsRequest(records)
     try:
         published = _publisher().publish(
             request.entries, time_limit=seconds - _settings().reserve_milliseconds / 1000

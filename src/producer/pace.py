@@ -43,7 +43,7 @@ def wait_after(failures: int, random: Callable[[], float]) -> float:
     return random() * min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(failures - 1, 30))
 
 
-class Shard:
+class ShardPace:
     """What may be sent to one shard now.
 
     The pace is a sliding window: in any second no more than ``share`` of the shard's limits. Whether the
@@ -144,7 +144,7 @@ class Shard:
             self._bytes -= size
 
 
-class Stream:
+class StreamPace:
     """The shards of a stream, as far as answers have shown them.
 
     A shard owns a range of the MD5 hashes of partition keys. The hash space is cut into 1,024 slots, and each
@@ -158,10 +158,10 @@ class Stream:
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
-        unknown = Shard(random, least=_FIRST_RECORDS)
-        self._seen: list[Shard | None] = [None] * _SLOTS
+        unknown = ShardPace(random, least=_FIRST_RECORDS)
+        self._seen: list[ShardPace | None] = [None] * _SLOTS
         self._slots = [unknown] * _SLOTS
-        self._shards: dict[str, Shard] = {}
+        self._shards: dict[str, ShardPace] = {}
         self.version = 0
         """Another number whenever a slot is known, or thought, to belong to another shard than before."""
 
@@ -171,24 +171,24 @@ class Stream:
         digest = hashlib.md5(partition_key.encode(), usedforsecurity=False).digest()
         return int.from_bytes(digest[:2]) * _SLOTS >> 16
 
-    def shard(self, slot: int) -> Shard:
+    def shard(self, slot: int) -> ShardPace:
         """The shard that a slot's records go to: seen, or guessed from the neighbours."""
         return self._slots[slot]
 
-    def learn(self, slot: int, name: str | None) -> Shard:
+    def learn(self, slot: int, name: str | None) -> ShardPace:
         """Note which shard an answer named for a slot (None: it named none), and return that shard."""
         if name is None:
             return self.shard(slot)
         shard = self._shards.get(name)
         if shard is None:
-            shard = self._shards[name] = Shard(self._random)
+            shard = self._shards[name] = ShardPace(self._random)
         if self._seen[slot] is not shard:
             self._seen[slot] = shard
             self._guess_around(slot, shard)
             self.version += 1
         return shard
 
-    def closed(self, shard: Shard) -> None:
+    def closed(self, shard: ShardPace) -> None:
         """Forget where a shard was seen: after a reshard others have its place."""
         for slot, seen in enumerate(self._seen):
             if seen is shard:
@@ -198,7 +198,7 @@ class Stream:
                 self._guess_around(slot, seen)
         self.version += 1
 
-    def _guess_around(self, slot: int, shard: Shard) -> None:
+    def _guess_around(self, slot: int, shard: ShardPace) -> None:
         """Take the unseen slots that are nearer to this one than to any other that was seen for this shard's."""
         for step in (-1, 1):
             reach = [slot]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from common.record import MAX_RECORD_BYTES, Record
 from producer.entry import Entry, Published, Unpublished
-from producer.pace import Shard, Stream, wait_after
+from producer.pace import ShardPace, StreamPace, wait_after
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis.type_defs import PutRecordsResultEntryTypeDef
@@ -38,7 +38,7 @@ _SHARD_ID = re.compile(r"shardId-\d+")
 
 
 @dataclass(slots=True)
-class Pending:
+class Unsent:
     """An entry that is not on the stream yet."""
 
     entry: Entry
@@ -53,7 +53,7 @@ class Packing:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: StreamPace,
         source: Iterator[Record | Entry],
         attempts: int,
         random: Callable[[], float],
@@ -64,18 +64,18 @@ class Packing:
         self._source = source
         self._attempts = attempts
         self._random = random
-        self._waiting: dict[Shard, deque[Pending]] = {}
+        self._waiting: dict[ShardPace, deque[Unsent]] = {}
         self._waiting_records = 0
         self._waiting_bytes = 0
         # What failed by itself, not for its shard's pace: (when to send it again, a number, the entry).
-        self._delayed: list[tuple[float, int, Pending]] = []
+        self._delayed: list[tuple[float, int, Unsent]] = []
         self._delays = 0
         self._open()
 
     def _open(self) -> None:
-        self._batch: list[Pending] = []
+        self._batch: list[Unsent] = []
         self._batch_bytes = 0
-        self._batch_shards: dict[Shard, tuple[int, int]] = {}
+        self._batch_shards: dict[ShardPace, tuple[int, int]] = {}
         self._full = False
         self._opened = 0.0
 
@@ -118,7 +118,7 @@ class Packing:
         more = min(changes, default=now)
         return more if not self._batch or more <= self._opened + _LINGER else now
 
-    def take(self) -> list[Pending]:
+    def take(self) -> list[Unsent]:
         """Take the request out, to be sent, and open the next one."""
         batch = self._batch
         self._open()
@@ -128,24 +128,24 @@ class Packing:
         self.result.requests += 1
         return batch
 
-    def lost(self, batch: list[Pending], reason: str) -> None:
+    def lost(self, batch: list[Unsent], reason: str) -> None:
         """No answer, or none that helps: all of the request is to be sent again."""
-        again = [pending for pending in batch if not self._hopeless(pending, reason)]
+        again = [pending for pending in batch if not self._gave_up(pending, reason)]
         for pending in reversed(again):
             self._first(pending, self._stream.shard(pending.slot))
 
     def answered(
-        self, batch: list[Pending], answers: list[PutRecordsResultEntryTypeDef], now: float, sent: float
+        self, batch: list[Unsent], answers: list[PutRecordsResultEntryTypeDef], now: float, sent: float
     ) -> None:
         """Sort a request's entries by their answers, which are in the same order.
 
         The request was sent at ``sent``, the answers came at ``now``.
         """
-        expected: dict[Shard, set[int]] = {}
+        expected: dict[ShardPace, set[int]] = {}
         for pending in batch:
             expected.setdefault(self._stream.shard(pending.slot), set()).add(pending.slot)
-        took: dict[Shard, list[int]] = {}
-        throttled: list[tuple[Pending, Shard, str]] = []
+        took: dict[ShardPace, list[int]] = {}
+        throttled: list[tuple[Unsent, ShardPace, str]] = []
         for pending, answer in zip(batch, answers, strict=True):
             code = answer.get("ErrorCode")
             message = answer.get("ErrorMessage", "")
@@ -157,7 +157,7 @@ class Packing:
                 found = _SHARD_ID.search(message)
                 shard = self._stream.learn(pending.slot, found.group() if found else None)
                 throttled.append((pending, shard, f"{code}: {message}"))
-            elif not self._hopeless(pending, f"{code or 'no sequence number'}: {message}"):
+            elif not self._gave_up(pending, f"{code or 'no sequence number'}: {message}"):
                 self._delay(pending, now)
         named = took.keys() | {shard for _, shard, _ in throttled}
         for shard, slots in expected.items():
@@ -178,7 +178,7 @@ class Packing:
         again = [
             (pending, shard)
             for pending, shard, reason in throttled
-            if not self._hopeless(pending, reason, stuck=shard.refusals >= self._attempts)
+            if not self._gave_up(pending, reason, stuck=shard.refusals >= self._attempts)
         ]
         for pending, shard in reversed(again):
             self._first(pending, shard)
@@ -193,7 +193,7 @@ class Packing:
         self._delayed.clear()
         self._open()
 
-    def _next(self) -> Pending | None:
+    def _next(self) -> Unsent | None:
         """The next record of the source that the stream can take; None at its end."""
         while not self.result.exhausted:
             record = next(self._source, None)
@@ -208,11 +208,11 @@ class Packing:
             elif not 1 <= len(entry.partition_key) <= 256:
                 reason = f"a partition key of {len(entry.partition_key)} characters; it has 1 to 256"
             else:
-                return Pending(entry, size, self._stream.slot(entry.partition_key))
+                return Unsent(entry, size, self._stream.slot(entry.partition_key))
             self.result.rejected.append(Unpublished(entry.id, reason))
         return None
 
-    def _fill_from(self, shard: Shard, now: float) -> None:
+    def _fill_from(self, shard: ShardPace, now: float) -> None:
         queue = self._waiting[shard]
         while queue and not self._full and self._add(queue[0], shard, now):
             self._count(queue.popleft(), -1)
@@ -226,7 +226,7 @@ class Packing:
         for pending in chain(*queues.values()):
             self._waiting.setdefault(self._stream.shard(pending.slot), deque()).append(pending)
 
-    def _add(self, pending: Pending, shard: Shard, now: float) -> bool:
+    def _add(self, pending: Unsent, shard: ShardPace, now: float) -> bool:
         """Put an entry into the request, if the request and the shard have room."""
         size = self._batch_bytes + pending.size
         if size > MAX_REQUEST_BYTES:
@@ -241,25 +241,25 @@ class Packing:
         self._full = len(self._batch) == MAX_REQUEST_RECORDS
         return True
 
-    def _wait(self, pending: Pending, shard: Shard) -> None:
+    def _wait(self, pending: Unsent, shard: ShardPace) -> None:
         self._waiting.setdefault(shard, deque()).append(pending)
         self._count(pending, 1)
 
-    def _first(self, pending: Pending, shard: Shard) -> None:
+    def _first(self, pending: Unsent, shard: ShardPace) -> None:
         """Let an entry wait before all others of its shard."""
         self._waiting.setdefault(shard, deque()).appendleft(pending)
         self._count(pending, 1)
 
-    def _count(self, pending: Pending, change: int) -> None:
+    def _count(self, pending: Unsent, change: int) -> None:
         self._waiting_records += change
         self._waiting_bytes += change * pending.size
 
-    def _delay(self, pending: Pending, now: float) -> None:
+    def _delay(self, pending: Unsent, now: float) -> None:
         self._count(pending, 1)
         self._delays += 1
         heappush(self._delayed, (now + wait_after(pending.attempts, self._random), self._delays, pending))
 
-    def _hopeless(self, pending: Pending, reason: str, *, stuck: bool = True) -> bool:
+    def _gave_up(self, pending: Unsent, reason: str, *, stuck: bool = True) -> bool:
         """Report an entry as failed, if it was sent often enough."""
         pending.reason = reason
         if not stuck or pending.attempts < self._attempts:

@@ -12,8 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTT
 from common.errors import TransientError
 from common.record import Record
 from producer.entry import Entry, Published, Unpublished
-from producer.pace import Stream, wait_after
-from producer.packing import THROTTLED, Packing, Pending
+from producer.pace import StreamPace, wait_after
+from producer.packing import THROTTLED, Packing, Unsent
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -88,7 +88,7 @@ class Publisher:
         self._attempts = attempts
         self._clock = clock
         self._sleep = sleep
-        self._stream = Stream(random)
+        self._stream = StreamPace(random)
         self._random = random
         self._failures = 0
         self._paused_until = clock()
@@ -138,7 +138,7 @@ class Publisher:
             self._failures = 0
             packing.answered(batch, answers, self._clock(), sent)
 
-    def _put(self, batch: list[Pending]) -> list[PutRecordsResultEntryTypeDef]:
+    def _put(self, batch: list[Unsent]) -> list[PutRecordsResultEntryTypeDef]:
         entries: list[Any] = [
             {"Data": pending.entry.data, "PartitionKey": pending.entry.partition_key} for pending in batch
         ]

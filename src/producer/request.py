@@ -35,7 +35,7 @@ class BadRequestError(PermanentError):
         self.status = status
 
 
-class Fault(TypedDict, total=False):
+class RecordFault(TypedDict, total=False):
     """A record of the request (by its place in it, from 0) that is not on the stream, and why."""
 
     index: int
@@ -54,12 +54,12 @@ class Answer(TypedDict, total=False):
 
     accepted: int
     ids: list[str | None]
-    rejected: list[Fault]
-    failed: list[Fault]
+    rejected: list[RecordFault]
+    failed: list[RecordFault]
     error: str
 
 
-class Request:
+class RecordsRequest:
     """The records of one request, in its order.
 
     A wrong record is rejected and the others go on. Records of one id are one record: an equal repetition is
@@ -73,7 +73,7 @@ class Request:
 
     def __init__(self, texts: Iterable[bytes | PermanentError]) -> None:
         self._ids: list[str | None] = []
-        self._rejected: list[Fault] = []
+        self._rejected: list[RecordFault] = []
         self._entries: dict[str, Entry] = {}
         self._first: dict[str, int] = {}
         for index, text in enumerate(texts):
@@ -119,7 +119,7 @@ class Request:
         return entry.id
 
 
-def unpublished(request: Request, reason: str) -> Published:
+def unpublished(request: RecordsRequest, reason: str) -> Published:
     """The outcome when none of a request's records is known to be published."""
     entries = request.entries
     return Published(failed=[Unpublished(entry.id, reason) for entry in entries], taken=len(entries))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from uploads.chunk_job import ChunkCount, ChunkFailure
-    from uploads.ledger import Entry
+    from uploads.ledger import UploadEntry
 
 State = Literal["registered", "planned", "publishing", "loading", "done", "stuck", "failed"]
 """registered: known, its chunk jobs not all sent. planned: all sent, no chunk published. publishing: some
@@ -30,7 +30,7 @@ never be loaded as it is; the reason says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class RowCounts:
     """How many lines Postgres has of one chunk, by what became of them."""
 
     inserted: int = 0
@@ -100,8 +100,8 @@ class Account:
 
 
 def account(
-    entry: Entry,
-    rows: Mapping[int, Rows],
+    entry: UploadEntry,
+    rows: Mapping[int, RowCounts],
     *,
     now: datetime,
     stuck_after: timedelta,
@@ -177,12 +177,12 @@ def lines_before(counts: Sequence[ChunkCount]) -> dict[int, int]:
 
 
 def _chunks(
-    counts: Mapping[int, ChunkCount], rows: Mapping[int, Rows], planned: int
+    counts: Mapping[int, ChunkCount], rows: Mapping[int, RowCounts], planned: int
 ) -> tuple[ChunkAccount, ...]:
     accounts = []
     # Whatever names a chunk makes it one: rows may be there before the count, both before the plan is noted.
     for number in sorted({*range(planned), *counts, *rows}):
-        row = rows.get(number, Rows())
+        row = rows.get(number, RowCounts())
         lines = counts[number].lines if number in counts else None
         missing = None if lines is None else lines - row.settled
         accounts.append(
@@ -191,7 +191,7 @@ def _chunks(
     return tuple(accounts)
 
 
-def _state(entry: Entry, chunks: Sequence[ChunkAccount]) -> State:
+def _state(entry: UploadEntry, chunks: Sequence[ChunkAccount]) -> State:
     if entry.upload.failed is not None:
         return "failed"
     if entry.upload.chunks is None:

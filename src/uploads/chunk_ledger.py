@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uploads.chunk_job import ChunkCount, ChunkFailure, ChunkJob
 
 
-class Progress(NamedTuple):
+class ChunkProgress(NamedTuple):
     """How far a chunk has been published: every line before ``offset`` is on the stream."""
 
     offset: int
@@ -26,7 +26,7 @@ class Progress(NamedTuple):
     rejected: int
 
     @classmethod
-    def beginning(cls, job: ChunkJob) -> Progress:
+    def beginning(cls, job: ChunkJob) -> ChunkProgress:
         """Nothing is published yet."""
         return cls(job.start, 0, 0, 0)
 
@@ -41,7 +41,7 @@ class ChunkLedger:
         self._client = client
         self._table = table
 
-    def progress(self, job: ChunkJob) -> Progress:
+    def progress(self, job: ChunkJob) -> ChunkProgress:
         """How far earlier deliveries of the job have come."""
         try:
             answer = self._client.get_item(TableName=self._table, Key=_progress_key(job), ConsistentRead=True)
@@ -49,10 +49,10 @@ class ChunkLedger:
             raise TransientError(f"the ledger cannot be read: {error}") from error
         item = answer.get("Item")
         if item is None:
-            return Progress.beginning(job)
-        return Progress(*(int(item[name]["N"]) for name in Progress._fields))
+            return ChunkProgress.beginning(job)
+        return ChunkProgress(*(int(item[name]["N"]) for name in ChunkProgress._fields))
 
-    def save(self, job: ChunkJob, progress: Progress) -> None:
+    def save(self, job: ChunkJob, progress: ChunkProgress) -> None:
         """Note how far the chunk has come, for its next delivery."""
         self._put(
             _progress_key(job) | {name: {"N": str(value)} for name, value in progress._asdict().items()}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from common.errors import PermanentError, TransientError
 from uploads.chunk_job import ChunkCount, ChunkFailure
-from uploads.chunk_ledger import Progress
+from uploads.chunk_ledger import ChunkProgress
 from uploads.formats.csv_rows import csv_rows
-from uploads.formats.entries import Rows
+from uploads.formats.entries import LineEntries
 from uploads.formats.gunzip import gunzip
 from uploads.formats.json_elements import elements, is_array
 from uploads.formats.lines import MAX_LINE_BYTES, split_lines
@@ -100,7 +100,7 @@ class ChunkWorker:
             published_at=self._now(),
         )
         self._ledger.count(job, count)
-        beginning = Progress.beginning(job)
+        beginning = ChunkProgress.beginning(job)
         if begun_at != beginning:
             self._ledger.save(job, beginning)  # whoever has the chunk published again means all of it
         return count
@@ -126,14 +126,14 @@ class _Chunk:
     """
 
     def __init__(
-        self, job: ChunkJob, source: ObjectBytes, begin: Progress, seconds_left: Callable[[], float]
+        self, job: ChunkJob, source: ObjectBytes, begin: ChunkProgress, seconds_left: Callable[[], float]
     ) -> None:
         self._job = job
         self._source = source
         self._begin = begin
         self._seconds_left = seconds_left
         self._begun_with = seconds_left()
-        self._rows = Rows(job, published=begin.published, rejected=begin.rejected)
+        self._rows = LineEntries(job, published=begin.published, rejected=begin.rejected)
         self._entries = self._entries_to_a_fault()
         self._offset = begin.offset
         self._file_lines = begin.file_lines
@@ -158,7 +158,7 @@ class _Chunk:
 
     def part_is_published(self) -> None:
         """Everything that was taken so far is on the stream."""
-        self.progress = Progress(*self._taken, self._rows.published, self._rows.rejected)
+        self.progress = ChunkProgress(*self._taken, self._rows.published, self._rows.rejected)
 
     def _entries_to_a_fault(self) -> Iterator[Entry | None]:
         """What goes onto the stream. A fault ends it, so that the publisher finishes what it was given."""

@@ -4,7 +4,7 @@ One partition an upload (``upload``, its id), one item (``item``) a fact:
 
 - ``upload``: what it is (:class:`~uploads.upload.Upload`), written by register; plan adds the number of
   chunks.
-- ``plan``: the size of its chunks and, for a CSV file, the cuts found so far (:class:`Plan`).
+- ``plan``: the size of its chunks and, for a CSV file, the cuts found so far (:class:`ChunkPlan`).
 - ``chunk#000000``...: what each chunk held (:class:`~uploads.chunk_job.ChunkCount`), written by
   uploads/chunks.
 - ``failure#000000``...: why a chunk cannot be published (:class:`~uploads.chunk_job.ChunkFailure`), and
@@ -41,7 +41,7 @@ UPLOADS_INDEX = "uploads"
 """Uploads by the time they were registered. Sparse: the other items have no ``registered_at``."""
 
 
-class Plan(BaseModel):
+class ChunkPlan(BaseModel):
     """How an upload is cut."""
 
     model_config = ConfigDict(frozen=True)
@@ -78,7 +78,7 @@ class Plan(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class UploadEntry:
     """All that the ledger knows of one upload."""
 
     upload: Upload
@@ -122,17 +122,17 @@ class Ledger:
         item = self._get(upload, UPLOAD_ITEM)
         return Upload.from_item(item) if item else None
 
-    def open_plan(self, upload: str, chunk_bytes: int) -> Plan:
+    def open_plan(self, upload: str, chunk_bytes: int) -> ChunkPlan:
         """The plan of this upload; if there is none, a new one with chunks of ``chunk_bytes``."""
-        new = Plan(chunk_bytes=chunk_bytes)
+        new = ChunkPlan(chunk_bytes=chunk_bytes)
         if self._put_new(new.to_item(upload)):
             return new
         item = self._get(upload, PLAN_ITEM)
         if item is None:
             raise TransientError(f"the plan of upload {upload} has been removed")
-        return Plan.from_item(item)
+        return ChunkPlan.from_item(item)
 
-    def save_plan(self, upload: str, plan: Plan) -> None:
+    def save_plan(self, upload: str, plan: ChunkPlan) -> None:
         """Keep what the search for cuts has found. A complete plan stays as it is."""
         self._conditionally(
             "put_item",
@@ -153,7 +153,7 @@ class Ledger:
         """Note why nothing of it can be loaded. An upload that has been planned stays as it is."""
         self._mark(upload, "SET failed = :reason", {":reason": {"S": reason}})
 
-    def entry(self, upload: str) -> Entry | None:
+    def entry(self, upload: str) -> UploadEntry | None:
         """All items of an upload, or None if there is no such upload."""
         found: Upload | None = None
         counts = []
@@ -173,7 +173,7 @@ class Ledger:
                         counts.append(ChunkCount.from_item(item))
                     case name if name.startswith("failure#"):
                         failures.append(ChunkFailure.from_item(item))
-        return Entry(found, tuple(counts), tuple(failures)) if found else None
+        return UploadEntry(found, tuple(counts), tuple(failures)) if found else None
 
     def latest(self, limit: int) -> list[str]:
         """The ids of the uploads registered last, the newest first. A brand-new one may be missing for a

@@ -28,7 +28,7 @@ from common.settings import PlanSettings
 from common.waiting import Waiting
 from uploads.formats.csv_cuts import CsvCuts
 from uploads.jobs import ChunkQueue, job_of
-from uploads.ledger import Ledger, Plan
+from uploads.ledger import ChunkPlan, Ledger
 from uploads.objects import ObjectGoneError, Objects
 from uploads.upload import UPLOAD_ITEM, Upload
 
@@ -106,7 +106,7 @@ class Planner:
             return list(range(0, upload.size, plan.chunk_bytes))
         return [0, *self._csv_cuts(upload, plan, time_is_short)]
 
-    def _csv_cuts(self, upload: Upload, plan: Plan, time_is_short: Callable[[], bool]) -> list[int]:
+    def _csv_cuts(self, upload: Upload, plan: ChunkPlan, time_is_short: Callable[[], bool]) -> list[int]:
         cuts = list(plan.cuts)
         if plan.complete:
             return cuts

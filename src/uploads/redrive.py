@@ -26,7 +26,7 @@ from uploads.chunk_job import job_id
 from uploads.jobs import job_of
 
 if TYPE_CHECKING:
-    from uploads.ledger import Entry, Ledger
+    from uploads.ledger import Ledger, UploadEntry
 
 PAGE_BYTES = 3_000_000
 """Of messages in one answer. Lambda's answers have 6 MB at most, and base64 makes four bytes of three."""
@@ -112,7 +112,7 @@ class Redrive:
         know (any more), which stays as it is.
         """
         rows = self._run([(_CHUNKS, {"upload": upload, "after": after})])
-        entries: dict[str, Entry | None] = {}
+        entries: dict[str, UploadEntry | None] = {}
         found, unknown, marks = [], [], []
         for _, named, chunk in rows:
             if named not in entries:

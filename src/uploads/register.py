@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Outcome:
+class Registered:
     """What became of a notification's records: upload ids, or the reasons they were passed over for."""
 
     inserted: list[str] = field(default_factory=list)
@@ -66,7 +66,7 @@ class Register:
         self._bucket = bucket
         self._now = now
 
-    def handle(self, event: Any) -> Outcome:
+    def handle(self, event: Any) -> Registered:
         """Enter what the event's records announce.
 
         One record that fails does not keep the others from being entered.
@@ -76,7 +76,7 @@ class Register:
         TransientError
             S3 or DynamoDB did not let us finish some records. All of them may come again.
         """
-        outcome = Outcome()
+        outcome = Registered()
         errors = []
         for notified in read(event, self._bucket):
             if isinstance(notified, PassedOver):
@@ -92,7 +92,7 @@ class Register:
             raise TransientError(f"not registered: {'; '.join(errors)}")
         return outcome
 
-    def _enter(self, notified: ObjectCreated, outcome: Outcome) -> None:
+    def _enter(self, notified: ObjectCreated, outcome: Registered) -> None:
         upload = self._describe(notified)
         about = upload.model_dump(include={"upload", "key", "size", "failed"}, exclude_none=True)
         there = self._ledger.register(upload)
@@ -157,7 +157,7 @@ def _named(upload: Upload) -> dict[str, Any]:
     return upload.model_dump(include={"id_field", "key_field", "delimiter"})
 
 
-def _pass_over(passed: PassedOver, outcome: Outcome) -> None:
+def _pass_over(passed: PassedOver, outcome: Registered) -> None:
     if passed.refused:
         # Not raised: another attempt would give the same answer.
         logger.error("Notification refused", reason=passed.reason, key=passed.key)
@@ -167,7 +167,7 @@ def _pass_over(passed: PassedOver, outcome: Outcome) -> None:
         outcome.ignored.append(passed.reason)
 
 
-def _measure(outcome: Outcome) -> None:
+def _measure(outcome: Registered) -> None:
     for name, counted in (
         (UPLOADS_REGISTERED, outcome.inserted),
         (UPLOADS_FAILED, outcome.failed),
@@ -188,5 +188,5 @@ def _register() -> Register:
 @tracer.capture_lambda_handler(capture_response=False)
 @logger.inject_lambda_context
 def handler(event: Any, _context: LambdaContext) -> dict[str, list[str]]:
-    """Enter a notification's uploads; answers with the :class:`Outcome`."""
+    """Enter a notification's uploads; answers with the :class:`Registered`."""
     return asdict(_register().handle(event))

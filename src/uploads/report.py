@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from aws_lambda_powertools.utilities.typing import LambdaContext
 
-    from uploads.ledger import Entry
+    from uploads.ledger import UploadEntry
 
 
 _QUESTIONS = frozenset({"account", "uploads", "rejected", "redrive", "stream"})
 
 
-class Request(BaseModel):
+class Question(BaseModel):
     """What is asked: exactly one of ``account``, ``uploads``, ``rejected``, ``redrive`` and ``stream``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -99,7 +99,7 @@ class Report:
         ``{"rejected": [{...}], "next": PLACE or null}``. Null in place of the list: there is no such upload.
         ``next`` is null when there are no more, and for the newest ones of all, which are not paged.
         """
-        entries: dict[str, Entry | None] = {}
+        entries: dict[str, UploadEntry | None] = {}
         if upload is not None:
             entries[upload] = self._ledger.entry(upload)
             if entries[upload] is None:
@@ -153,7 +153,7 @@ class Report:
             "waiting": self.waiting(),
         }
 
-    def _account(self, entry: Entry) -> Account:
+    def _account(self, entry: UploadEntry) -> Account:
         rows = self._rows.by_chunk(entry.upload.upload)
         now = self._now()
         known = account(entry, rows, now=now, stuck_after=self._stuck_after)
@@ -218,31 +218,31 @@ def handler(event: Any, _context: LambdaContext) -> dict[str, Any]:
         Postgres does not answer.
     """
     try:
-        asked = Request.model_validate(event)
+        asked = Question.model_validate(event)
     except ValidationError as error:
         raise PermanentError(first_of(faults_of(error))) from error
     return _answer(_report(), asked)
 
 
-def _answer(report: Report, asked: Request) -> dict[str, Any]:
+def _answer(report: Report, asked: Question) -> dict[str, Any]:
     match asked:
-        case Request(account=str(upload)):
+        case Question(account=str(upload)):
             found = report.account(upload)
             waiting = [] if found is None or found.state in ("done", "failed") else report.waiting()
             return {"account": found and found.to_json() | {"waiting": waiting}}
-        case Request(uploads=int(number)):
+        case Question(uploads=int(number)):
             return {"uploads": [each.to_json(chunks=False) for each in report.uploads(number)]}
-        case Request(stream=True):
+        case Question(stream=True):
             return {"stream": report.stream()}
-        case Request(redrive=str(what)) if report.redrive is not None:
+        case Question(redrive=str(what)) if report.redrive is not None:
             return {"redrive": _redrive(report.redrive, what, asked)}
-        case Request(rejected=str(upload), reasons=int(number)):
+        case Question(rejected=str(upload), reasons=int(number)):
             return {"rejected": report.reasons(upload, number)}
         case _:
             return report.rejected(asked.rejected, asked.limit, asked.after)
 
 
-def _redrive(redrive: Redrive, what: str, asked: Request) -> dict[str, Any]:
+def _redrive(redrive: Redrive, what: str, asked: Question) -> dict[str, Any]:
     if what == "count":
         return redrive.count(asked.upload)
     page = redrive.messages if what == "messages" else redrive.chunks

@@ -11,7 +11,7 @@ from pg8000.exceptions import DatabaseError
 
 from common.errors import PermanentError, TransientError
 from postgres.database import Database, describe
-from uploads.account import Rows
+from uploads.account import RowCounts
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -83,7 +83,7 @@ WHERE ctid >= format('(%s,0)', greatest(pg_relation_size('records') / 8192 - 64,
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class StoredTotals:
     """How many records Postgres has, whatever brought them."""
 
     rows: int
@@ -123,12 +123,12 @@ class StoredRows:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def by_chunk(self, upload: str) -> dict[int, Rows]:
+    def by_chunk(self, upload: str) -> dict[int, RowCounts]:
         """How many rows there are of each chunk of an upload, all counted at one moment."""
         counts: defaultdict[int, dict[str, int]] = defaultdict(dict)
         for name, chunk, count in self._run(_COUNTS, upload=upload):
             counts[chunk][name] = count
-        return {chunk: Rows(**found) for chunk, found in counts.items()}
+        return {chunk: RowCounts(**found) for chunk, found in counts.items()}
 
     def last(self, upload: str) -> datetime | None:
         """When the latest row of an upload came."""
@@ -160,7 +160,7 @@ class StoredRows:
         """Why records of an upload were rejected, each reason with its number, the most frequent first."""
         return [(reason, number) for reason, number in self._run(_REASONS, upload=upload, limit=limit)]
 
-    def totals(self) -> Totals:
+    def totals(self) -> StoredTotals:
         """How many rows there are. Of large tables it is an estimate."""
         sizes = {name: (size, about) for name, size, about in self._run(_SIZES)}
         exact = all(size <= COUNTED_BYTES for size, _ in sizes.values())
@@ -168,7 +168,7 @@ class StoredRows:
             rows, (rejected, conflicting) = self._run(_ROWS)[0][0], self._run(_REJECTIONS)[0]
         else:
             rows, rejected, conflicting = sizes["records"][1], sizes["rejected_records"][1], None
-        return Totals(rows, rejected, conflicting, exact, self._run(_LATEST)[0][0])
+        return StoredTotals(rows, rejected, conflicting, exact, self._run(_LATEST)[0][0])
 
     def _run(self, statement: str, **bound: Any) -> list[list[Any]]:
         try:

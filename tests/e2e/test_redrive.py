@@ -18,7 +18,7 @@ from uploads.chunk_job import ChunkJob, job_id
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cli.reports import Account
+    from cli.reports import AccountAnswer
     from cli.target import Target
     from lambda_esm import StreamPoller
     from local.stack import Stack
@@ -36,7 +36,7 @@ def redriver(target: Target, reports: Reports) -> Redriver:
     return Redriver(target, reports)
 
 
-def load(target: Target, reports: Reports, path: Path, lines: int) -> Account:
+def load(target: Target, reports: Reports, path: Path, lines: int) -> AccountAnswer:
     path.write_text("".join(json.dumps({"number": number}) + "\n" for number in range(lines)))
     upload = uploading.put(target, path, key=f"{uuid.uuid4().hex}/{path.name}")
     return uploading.follow(reports, upload, lambda account: None, seconds=120)

@@ -16,7 +16,7 @@ import pytest
 from cli import uploading
 
 if TYPE_CHECKING:
-    from cli.reports import Account, Reports
+    from cli.reports import AccountAnswer, Reports
     from cli.target import Target
     from lambda_esm import StreamPoller
     from local.stack import Stack
@@ -25,7 +25,7 @@ LINES = int(os.environ.get("ONCESTREAM_LINES", "20000"))
 """Of the large file. `make test-large` takes 200,000."""
 
 
-def followed(reports: Reports, upload: str) -> Account:
+def followed(reports: Reports, upload: str) -> AccountAnswer:
     return uploading.follow(reports, upload, lambda account: None, seconds=600)
 
 
@@ -114,7 +114,7 @@ class _Until:
         self._reports = reports
         self._state = state
 
-    def account(self, upload: str) -> Account | None:
+    def account(self, upload: str) -> AccountAnswer | None:
         account = self._reports.account(upload)
         return account | {"state": "done"} if account and account["state"] == self._state else account
 

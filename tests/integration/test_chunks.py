@@ -21,7 +21,7 @@ from tests.unit.uploads_aws import Context
 from uploads import chunks
 from uploads.chunk_job import ChunkCount, ChunkJob
 from uploads.formats.csv_cuts import CsvCuts
-from uploads.ledger import Entry, Ledger
+from uploads.ledger import Ledger, UploadEntry
 from uploads.plan import jobs
 from uploads.upload import Upload, upload_id
 
@@ -77,7 +77,7 @@ class World:
     def ledger(self) -> Ledger:
         return Ledger(self.ministack.client("dynamodb"), self.name)
 
-    def entry(self, job: ChunkJob) -> Entry:
+    def entry(self, job: ChunkJob) -> UploadEntry:
         entry = self.ledger.entry(job.upload)
         assert entry is not None
         return entry

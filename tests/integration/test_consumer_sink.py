@@ -13,7 +13,7 @@ import pytest
 from pg8000.native import Connection
 
 from common.errors import TransientError
-from common.record import Fault, Line, RejectedLine
+from common.record import LineFault, Origin, RejectedLine
 from consumer.decode import Arrived, Rejection, decode
 from consumer.sink import CHANCE_ATTEMPTS, PostgresSink
 from oncestream.engine import Stored
@@ -111,8 +111,8 @@ def test_a_batch_stored_again_changes_nothing(store: Store) -> None:
 
 
 def test_a_rejection_keeps_reason_raw_bytes_and_origin(store: Store) -> None:
-    upload = Line(id="u", chunk=1, line=2)
-    fault = Fault(reason="no field\x00 'order_id'", raw=bytes(range(256)))
+    upload = Origin(id="u", chunk=1, line=2)
+    fault = LineFault(reason="no field\x00 'order_id'", raw=bytes(range(256)))
     line = RejectedLine(id="u:99", partition_key="u", rejected=fault, upload=upload)
     store.sink.store([], [reject(line.to_bytes()), reject(b'{"id":"x\\u0000y"}'), reject(b"")])
     rows = store.run(

@@ -131,7 +131,7 @@ def test_a_stack_that_cannot_be_started_in_the_background_says_why(server_direct
 
 
 def test_the_state_of_a_killed_supervisor_counts_for_nothing(tmp_path: Path) -> None:
-    state = background.State(1, "http://127.0.0.1:9", {}, {}, "")
+    state = background.StackState(1, "http://127.0.0.1:9", {}, {}, "")
     with lock(tmp_path):
         (tmp_path / STATE).write_text(background.dump(state))
         assert background.running(tmp_path) == state

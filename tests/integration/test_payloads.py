@@ -15,13 +15,13 @@ from consumer.sink import PostgresSink
 from oncestream.engine import Stored
 from postgres.database import Database
 from producer.entry import Entry
-from producer.request import Request, records_of_body
+from producer.request import RecordsRequest, records_of_body
 from tables import check
 from tables.check import check_payload
 from tables.model import Model, judge_of
 from tests.unit.chunk_files import UPLOAD, job_of
 from tests.unit.consumer_support import message, stream_record
-from uploads.formats.entries import Rows
+from uploads.formats.entries import LineEntries
 from uploads.formats.lines import split_lines
 
 NUMBERS = {
@@ -70,7 +70,7 @@ def posted(*payloads: str) -> list[Entry]:
     """The entries of an HTTP request, with the ids 0, 1, 2 and so on."""
     records = [f'{{"id":"{n}","payload":{payload}}}' for n, payload in enumerate(payloads)]
     body = f'{{"records":[{",".join(records)}]}}'
-    return Request(records_of_body(body, is_base64=False, content_type="")).entries
+    return RecordsRequest(records_of_body(body, is_base64=False, content_type="")).entries
 
 
 def test_a_number_keeps_its_digits_and_its_scale(store: Store) -> None:
@@ -91,7 +91,7 @@ def test_a_line_s_number_does_too_also_with_a_type_that_reads_it_as_a_double(
 
     monkeypatch.setattr(check, "judge", judge_of(Order))
     data = b'{"amount": 12345678901234567.89, "share": 0.1234567890123456789}\n'
-    (entry,) = Rows(job_of(data)).ndjson(split_lines([data]))
+    (entry,) = LineEntries(job_of(data)).ndjson(split_lines([data]))
     store.store(entry.data)
     assert store.column("SELECT payload::text FROM records") == [
         '{"share": 0.1234567890123456789, "amount": 12345678901234567.89}'
@@ -126,7 +126,7 @@ def test_what_only_postgres_finds_is_rejected_with_its_reason_and_its_neighbours
 
 def test_a_message_with_a_line_s_id_does_not_take_the_line_s_place(store: Store) -> None:
     data = b'{"n": 1}\n'
-    (line,) = Rows(job_of(data)).ndjson(split_lines([data]))
+    (line,) = LineEntries(job_of(data)).ndjson(split_lines([data]))
     forged = message(f"{UPLOAD}:0", {"n": 2})
     store.store(forged)
     assert store.store(line.data).processed == {f"{UPLOAD}:0"}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.utilities.batch import EventType
 
-from common.record import Fault, Line, RejectedLine
+from common.record import LineFault, Origin, RejectedLine
 from consumer.decode import Arrived, Rejection, decode, digest
 from consumer.sink import PostgresSink
 from oncestream.engine import Outcome
@@ -20,7 +20,7 @@ from postgres.database import Database
 from tests.unit.consumer_support import Context, FakeIdempotency, message, stream_record
 from uploads import redrive as module
 from uploads.chunk_job import ChunkCount, ChunkJob
-from uploads.ledger import Entry
+from uploads.ledger import UploadEntry
 from uploads.redrive import Redrive
 from uploads.upload import Upload
 
@@ -33,7 +33,7 @@ UPLOAD = Upload(
 class Ledger:
     """Knows one upload, and two chunks of it."""
 
-    def entry(self, upload: str) -> Entry | None:
+    def entry(self, upload: str) -> UploadEntry | None:
         counts = tuple(
             ChunkCount(
                 chunk=chunk, start=chunk * 100, end=chunk * 100 + 100, lines=5, published=5, rejected=0,
@@ -41,7 +41,7 @@ class Ledger:
             )
             for chunk in (0, 1)
         )  # fmt: skip
-        return Entry(UPLOAD, counts) if upload == UPLOAD.upload else None
+        return UploadEntry(UPLOAD, counts) if upload == UPLOAD.upload else None
 
 
 class World:
@@ -106,8 +106,8 @@ def line(place: tuple[str, int, int], offset: int) -> Rejection:
     rejected = RejectedLine(
         id=f"{upload}:{offset}",
         partition_key="k",
-        rejected=Fault(reason="too strict", raw=b"raw"),
-        upload=Line(id=upload, chunk=chunk, line=number),
+        rejected=LineFault(reason="too strict", raw=b"raw"),
+        upload=Origin(id=upload, chunk=chunk, line=number),
     )
     found = decode(stream_record(rejected.to_bytes()))
     assert isinstance(found, Rejection)

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from common.json_text import BOM
-from common.record import MAX_RECORD_BYTES, Line, Record, RejectedLine
+from common.record import MAX_RECORD_BYTES, Origin, Record, RejectedLine
 from producer.entry import Entry
 from tables.check import check_payload
 from tests.unit.chunk_files import UPLOAD, job_of
 from uploads.chunk_job import ChunkJob
 from uploads.formats.csv_rows import csv_rows
-from uploads.formats.entries import MAX_RAW_BYTES, Rows
+from uploads.formats.entries import MAX_RAW_BYTES, LineEntries
 from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES, split_lines
 
 
 def entries_of(data: bytes, job: ChunkJob | None = None, **changes: Any) -> list[Entry]:
     job = job or job_of(data, **changes)
-    rows = Rows(job)
+    rows = LineEntries(job)
     lines = split_lines([data])
     header = next(csv_rows(split_lines([data]))) if job.format == "csv" else None
     found = rows.csv(lines, header) if header else rows.ndjson(lines)
@@ -49,8 +49,8 @@ def test_a_line_is_a_record_whose_id_is_its_place_in_the_file() -> None:
         f"{UPLOAD}:{data.index(text)}" for text in (b'{"n": 1', b' {"n": 2', b'{"n": 3')
     ]
     assert first.partition_key == first.id
-    assert first.upload == Line(id=UPLOAD, chunk=7, line=1)
-    assert third.upload == Line(id=UPLOAD, chunk=7, line=5)
+    assert first.upload == Origin(id=UPLOAD, chunk=7, line=1)
+    assert third.upload == Origin(id=UPLOAD, chunk=7, line=5)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:

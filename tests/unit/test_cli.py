@@ -20,7 +20,7 @@ from moto import mock_aws
 from cli import main, show, target, uploading
 from cli import stream as streaming
 from cli.errors import UserError
-from cli.reports import Account, Reports
+from cli.reports import AccountAnswer, Reports
 from cli.target import Target
 from local import background
 from local.background import Flow
@@ -413,7 +413,7 @@ class TestReload:
             )
 
             class Asked:
-                def account(self, upload: str) -> Account:
+                def account(self, upload: str) -> AccountAnswer:
                     return {"upload": upload}
 
             for name, size in (("empty", 0), ("small", 10), ("one", part), ("two", part + 1)):

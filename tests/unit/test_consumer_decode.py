@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.record import MAX_INTEGER, Fault, Line, RejectedLine
+from common.record import MAX_INTEGER, LineFault, Origin, RejectedLine
 from consumer.decode import REASON_LENGTH, Arrived, Rejection, decode, reject, storable
 from tests.unit.consumer_support import POISON, message, stream_record
 
-U_2_3 = Line(id="u", chunk=2, line=3)
+U_2_3 = Origin(id="u", chunk=2, line=3)
 
 
 def decode_rejection(data: bytes) -> Rejection:
@@ -35,7 +35,7 @@ def test_a_record_arrives_with_its_bytes_and_its_place_on_the_stream() -> None:
     arrived = decode(stream_record(data, 42))
     assert isinstance(arrived, Arrived)
     assert (arrived.record.id, arrived.record.payload_json) == ("a", '{"n": 1}')
-    assert arrived.record.upload == Line(id="u", chunk=0, line=7)
+    assert arrived.record.upload == Origin(id="u", chunk=0, line=7)
     assert (arrived.raw, arrived.shard_id, arrived.sequence_number, arrived.arrived_at) == (
         data,
         "shardId-000000000006",
@@ -130,7 +130,7 @@ def test_an_id_that_is_another_line_s_place_is_a_rejection_that_takes_nothing_fr
 
 
 def test_a_rejected_line_that_does_not_come_from_its_place_is_a_poison_record() -> None:
-    data = RejectedLine("f" * 32 + ":1", "p", Fault("r", b"x"), Line("0" * 32, 0, 1)).to_bytes()
+    data = RejectedLine("f" * 32 + ":1", "p", LineFault("r", b"x"), Origin("0" * 32, 0, 1)).to_bytes()
     rejection = decode_rejection(data)
     assert (rejection.id, rejection.raw) == (hashlib.sha256(data).hexdigest(), data)
 
@@ -147,7 +147,7 @@ def test_the_same_bytes_are_the_same_rejection_wherever_they_are_on_the_stream()
     ("value", "record_id", "upload"),
     [
         ({"id": "a"}, "a", None),
-        ({"id": "a", "upload": {"id": "u", "chunk": 2, "line": 3}}, "a", Line(id="u", chunk=2, line=3)),
+        ({"id": "a", "upload": {"id": "u", "chunk": 2, "line": 3}}, "a", Origin(id="u", chunk=2, line=3)),
         ({"upload": {"id": "u", "chunk": 2, "line": 0}}, None, None),
         ({"upload": {"id": "u", "chunk": 2, "line": MAX_INTEGER + 1}}, None, None),
         ({"upload": {"id": "u", "chunk": 2}}, None, None),
@@ -162,7 +162,7 @@ def test_the_same_bytes_are_the_same_rejection_wherever_they_are_on_the_stream()
     ids=str,
 )
 def test_a_broken_record_keeps_what_can_be_read_of_its_origin(
-    value: object, record_id: str | None, upload: Line | None
+    value: object, record_id: str | None, upload: Origin | None
 ) -> None:
     rejection = decode_rejection(json.dumps(value).encode())
     assert (rejection.record_id, rejection.upload) == (record_id, upload)
@@ -175,10 +175,10 @@ def test_json_that_is_nested_too_deeply_to_be_read_again_is_a_rejection() -> Non
 
 
 def test_a_rejected_line_keeps_its_own_id_reason_and_bytes() -> None:
-    upload = Line(id="u", chunk=1, line=9)
+    upload = Origin(id="u", chunk=1, line=9)
     raw = bytes(range(256))
     line = RejectedLine(
-        id="u:512", partition_key="u", rejected=Fault(reason="no id\x00", raw=raw), upload=upload
+        id="u:512", partition_key="u", rejected=LineFault(reason="no id\x00", raw=raw), upload=upload
     )
     rejection = decode_rejection(line.to_bytes())
     assert (rejection.id, rejection.raw, rejection.upload) == ("u:512", raw, upload)
@@ -193,8 +193,8 @@ def test_what_only_resembles_a_rejected_line_is_a_poison_record() -> None:
 
 
 def test_a_reason_is_one_storable_line_of_bounded_length() -> None:
-    upload = Line(id="u", chunk=0, line=1)
-    fault = Fault(reason="k\x00\n" * 5_000, raw=b"")
+    upload = Origin(id="u", chunk=0, line=1)
+    fault = LineFault(reason="k\x00\n" * 5_000, raw=b"")
     line = RejectedLine(id="u:0", partition_key="u", rejected=fault, upload=upload)
     reason = decode_rejection(line.to_bytes()).reason
     assert reason.startswith("k\\u0000\\u000ak")
@@ -247,7 +247,7 @@ def test_a_refused_record_is_rejected_under_its_bytes_with_its_origin() -> None:
     rejection = reject(decode_record(data), "Postgres: no\n")
     assert rejection.id == hashlib.sha256(data).hexdigest()
     assert (rejection.reason, rejection.raw, rejection.record_id) == ("Postgres: no\\u000a", data, "a")
-    assert rejection.upload == Line(id="u", chunk=0, line=1)
+    assert rejection.upload == Origin(id="u", chunk=0, line=1)
 
 
 def test_an_entry_of_another_event_is_not_decoded() -> None:

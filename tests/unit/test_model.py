@@ -13,13 +13,13 @@ from common.errors import PermanentError
 from common.record import Record
 from consumer.decode import Arrived, Rejection, decode
 from producer.entry import Entry, Published
-from producer.request import Request, records_of_body, records_of_event
+from producer.request import RecordsRequest, records_of_body, records_of_event
 from tables import check
 from tables.model import Model, judge_of
 from tests.unit.chunk_files import job_of
 from tests.unit.consumer_support import stream_record
 from uploads.formats.csv_rows import csv_rows
-from uploads.formats.entries import Rows
+from uploads.formats.entries import LineEntries
 from uploads.formats.lines import split_lines
 
 
@@ -117,14 +117,14 @@ def payload_type(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda model: monkeypatch.setattr(check, "judge", judge_of(model))
 
 
-def over_http(payload: str) -> Request:
+def over_http(payload: str) -> RecordsRequest:
     body = f'{{"records": [{{"id": "a", "payload": {payload} }}]}}'
-    return Request(records_of_body(body, is_base64=False, content_type="application/json"))
+    return RecordsRequest(records_of_body(body, is_base64=False, content_type="application/json"))
 
 
-def over_http_lines(payload: str) -> Request:
+def over_http_lines(payload: str) -> RecordsRequest:
     body = f'{{"id": "a", "payload":{payload}}}\n'
-    return Request(records_of_body(body, is_base64=False, content_type="application/x-ndjson"))
+    return RecordsRequest(records_of_body(body, is_base64=False, content_type="application/x-ndjson"))
 
 
 def stored(entry: Entry) -> str:
@@ -149,7 +149,7 @@ def test_a_line_that_fits_is_stored_as_it_was_written(
 ) -> None:
     payload_type(model)
     data = f" {payload} \r\n".encode()
-    (entry,) = Rows(job_of(data)).ndjson(split_lines([data]))
+    (entry,) = LineEntries(job_of(data)).ndjson(split_lines([data]))
     assert stored(entry) == payload
 
 
@@ -176,7 +176,9 @@ def test_a_row_of_texts_fits_a_type_of_numbers_and_stays_texts(payload_type: Any
 
     payload_type(Order)
     data = b"order_id,amount\n17,2.50\nx,1\n"
-    rows = Rows(job_of(data, format="csv")).csv(split_lines([data]), next(csv_rows(split_lines([data]))))
+    rows = LineEntries(job_of(data, format="csv")).csv(
+        split_lines([data]), next(csv_rows(split_lines([data])))
+    )
     good, bad = filter(None, rows)
     assert stored(good) == '{"order_id":"17","amount":"2.50"}'
     rejection = decode(stream_record(bad.data))
@@ -186,7 +188,7 @@ def test_a_row_of_texts_fits_a_type_of_numbers_and_stays_texts(payload_type: Any
 
 def test_what_the_runtime_has_parsed_is_written_as_python_writes_it() -> None:
     event = json.loads('{"records":[{"id":"a","payload":{"i":12345678901234567890123,"f":1.50,"ü":0.1}}]}')
-    (entry,) = Request(records_of_event(event)).entries
+    (entry,) = RecordsRequest(records_of_event(event)).entries
     assert stored(entry) == '{"i":12345678901234567890123,"f":1.5,"ü":0.1}'
 
 

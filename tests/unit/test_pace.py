@@ -6,11 +6,11 @@ import hashlib
 
 import pytest
 
-from producer.pace import SHARD_BYTES, SHARD_RECORDS, WINDOW, Shard, Stream, wait_after
+from producer.pace import SHARD_BYTES, SHARD_RECORDS, WINDOW, ShardPace, StreamPace, wait_after
 
 
-def shard() -> Shard:
-    return Shard(lambda: 1.0)
+def shard() -> ShardPace:
+    return ShardPace(lambda: 1.0)
 
 
 class TestWait:
@@ -120,24 +120,24 @@ class TestStream:
     def test_has_1024_slots_in_the_order_of_the_hashes(self) -> None:
         for key in ("a", "b", "ü", "x" * 256):
             md5 = int.from_bytes(hashlib.md5(key.encode()).digest())
-            assert Stream.slot(key) == md5 >> 118
+            assert StreamPace.slot(key) == md5 >> 118
 
     def test_is_taken_for_one_shard_before_the_first_answer(self) -> None:
-        unknown = Stream(lambda: 0.0).shard(3)
+        unknown = StreamPace(lambda: 0.0).shard(3)
         assert unknown.allows(500, SHARD_BYTES, now=0.0)
         assert not unknown.allows(500, SHARD_BYTES + 1, now=0.0)
         assert unknown.allows(64, 64 * SHARD_BYTES, now=0.0), "a few large ones, to see the shards"
 
     @pytest.mark.parametrize("order", [("left", "right"), ("right", "left")])
     def test_takes_an_unseen_slot_for_the_nearest_one_that_was_seen(self, order: tuple[str, str]) -> None:
-        stream = Stream(lambda: 0.0)
+        stream = StreamPace(lambda: 0.0)
         found = {name: stream.learn({"left": 100, "right": 500}[name], name) for name in order}
         left, right = found["left"], found["right"]
         assert stream.shard(0) is stream.shard(100) is stream.shard(299) is left
         assert stream.shard(301) is stream.shard(500) is stream.shard(1023) is right
 
     def test_says_when_a_slot_has_changed(self) -> None:
-        stream = Stream(lambda: 0.0)
+        stream = StreamPace(lambda: 0.0)
         before = stream.version
         stream.learn(7, "a")
         changed = stream.version
@@ -145,7 +145,7 @@ class TestStream:
         assert before != changed == stream.version
 
     def test_forgets_where_a_closed_shard_was(self) -> None:
-        stream = Stream(lambda: 0.0)
+        stream = StreamPace(lambda: 0.0)
         parent = stream.learn(100, "parent")
         stream.learn(900, "parent")
         child = stream.learn(300, "child")
@@ -153,13 +153,13 @@ class TestStream:
         assert stream.shard(0) is stream.shard(100) is stream.shard(900) is child
 
     def test_follows_a_reshard(self) -> None:
-        stream = Stream(lambda: 0.0)
+        stream = StreamPace(lambda: 0.0)
         parent = stream.learn(7, "parent")
         child = stream.learn(7, "child")
         assert stream.shard(7) is child is not parent
         assert stream.learn(8, "child") is child
 
     def test_keeps_what_it_knows_when_an_answer_names_no_shard(self) -> None:
-        stream = Stream(lambda: 0.0)
+        stream = StreamPace(lambda: 0.0)
         known = stream.learn(7, "known")
         assert stream.learn(7, None) is known

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PermanentError
-from common.record import Fault, Line, Record, RejectedLine
+from common.record import LineFault, Origin, Record, RejectedLine
 from tables.check import check_payload
 
 GOOD: dict[str, Any] = {"id": "a", "partition_key": "k", "payload": {"n": 1}}
@@ -43,7 +43,7 @@ class TestBytes:
         assert Record.from_bytes(record.to_bytes(), check_payload) == record
 
     def test_say_where_in_a_file_the_record_comes_from(self) -> None:
-        record = Record("a", "k", "{}", Line(id="u", chunk=0, line=1))
+        record = Record("a", "k", "{}", Origin(id="u", chunk=0, line=1))
         assert json.loads(record.to_bytes())["upload"] == {"id": "u", "chunk": 0, "line": 1}
         assert Record.from_bytes(record.to_bytes(), check_payload) == record
 
@@ -72,7 +72,7 @@ class TestBytes:
 
     def test_of_a_release_that_wrote_them_anew_are_read(self) -> None:
         data = b'{"id":"a","partition_key":"k","payload":{"n":1},"upload":{"id":"u","chunk":0,"line":1}}'
-        assert Record.from_bytes(data, check_payload) == Record("a", "k", '{"n":1}', Line("u", 0, 1))
+        assert Record.from_bytes(data, check_payload) == Record("a", "k", '{"n":1}', Origin("u", 0, 1))
 
     def test_may_name_a_field_twice_and_the_last_one_counts(self) -> None:
         data = b'{"id":"b","id":"a","payload":[],"payload":{"x":1,"x":2},"partition_key":"k"}'
@@ -205,7 +205,7 @@ class TestPositionalId:
         )
 
     def test_is_that_of_a_line(self) -> None:
-        record = Record(f"{UPLOAD}:17", "k", "{}", Line(UPLOAD, 0, 1))
+        record = Record(f"{UPLOAD}:17", "k", "{}", Origin(UPLOAD, 0, 1))
         assert Record.from_bytes(record.to_bytes(), check_payload) == record
 
     @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ class TestPositionalId:
         assert Record.from_bytes(json.dumps(GOOD | {"id": record_id}).encode(), check_payload).id == record_id
 
     def test_is_what_a_rejected_line_has(self) -> None:
-        place = Line(UPLOAD, 0, 1)
-        fault = Fault("not JSON", bytes(range(256)))
+        place = Origin(UPLOAD, 0, 1)
+        fault = LineFault("not JSON", bytes(range(256)))
         line = RejectedLine(f"{UPLOAD}:5", "k", fault, place)
         assert RejectedLine.from_bytes(line.to_bytes()) == line
         for other in ("fedcba98" * 4 + ":5", "order-5", f"{UPLOAD}:x"):
@@ -237,7 +237,7 @@ def test_a_rejected_line_of_the_release_before_is_read() -> None:
         b'{"id":"u:1","partition_key":"b","rejected":{"reason":"r","raw":"__79-_r__v37-g=="},'
         b'"upload":{"id":"u","chunk":0,"line":1}}'
     )
-    line = RejectedLine("u:1", "b", Fault("r", b"\xff\xfe\xfd\xfb\xfa" * 2), Line("u", 0, 1))
+    line = RejectedLine("u:1", "b", LineFault("r", b"\xff\xfe\xfd\xfb\xfa" * 2), Origin("u", 0, 1))
     assert RejectedLine.from_bytes(data) == line
     assert line.to_bytes() == data
 

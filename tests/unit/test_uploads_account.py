@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uploads.account import Account, ChunkAccount, Rows, account, lines_before
+from uploads.account import Account, ChunkAccount, RowCounts, account, lines_before
 from uploads.chunk_job import ChunkCount, ChunkFailure
-from uploads.ledger import Entry
+from uploads.ledger import UploadEntry
 from uploads.upload import Upload
 
 REGISTERED = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -42,7 +42,7 @@ def entry(
     chunks: int | None = 2,
     failed: str | None = None,
     failures: tuple[ChunkFailure, ...] = (),
-) -> Entry:
+) -> UploadEntry:
     upload = Upload(
         upload="u",
         bucket="b",
@@ -55,12 +55,12 @@ def entry(
         planned_at=None if chunks is None else PLANNED,
         failed=failed,
     )
-    return Entry(upload, counts, failures)
+    return UploadEntry(upload, counts, failures)
 
 
 def of(
-    known: Entry,
-    rows: dict[int, Rows] | None = None,
+    known: UploadEntry,
+    rows: dict[int, RowCounts] | None = None,
     now: datetime = SOON,
     last_row: datetime | None = None,
 ) -> Account:
@@ -75,39 +75,45 @@ BOTH = (count(0, 10, rejected=1), count(1, 5))
     [
         pytest.param(entry(chunks=None), {}, "registered", id="no jobs yet"),
         pytest.param(
-            entry(BOTH[0], chunks=None), {0: Rows(9, 1)}, "registered", id="jobs sent, not noted yet"
+            entry(BOTH[0], chunks=None), {0: RowCounts(9, 1)}, "registered", id="jobs sent, not noted yet"
         ),
         pytest.param(entry(), {}, "planned", id="jobs sent"),
-        pytest.param(entry(), {1: Rows(1)}, "publishing", id="rows before the first count"),
+        pytest.param(entry(), {1: RowCounts(1)}, "publishing", id="rows before the first count"),
         pytest.param(entry(BOTH[0]), {}, "publishing", id="one of two"),
         pytest.param(
-            entry(BOTH[0]), {0: Rows(9, 1)}, "publishing", id="the first closed, the second to come"
+            entry(BOTH[0]), {0: RowCounts(9, 1)}, "publishing", id="the first closed, the second to come"
         ),
         pytest.param(entry(*BOTH), {}, "loading", id="all published, no rows"),
-        pytest.param(entry(*BOTH), {0: Rows(9, 1), 1: Rows(4)}, "loading", id="one row to come"),
-        pytest.param(entry(*BOTH), {0: Rows(9, 1), 1: Rows(4, 0, 1)}, "done", id="every line is somewhere"),
-        pytest.param(entry(*BOTH), {0: Rows(0, 10), 1: Rows(5)}, "done", id="rejected by the consumer"),
-        pytest.param(entry(*BOTH), {0: Rows(0, 0, 0, 10), 1: Rows(5)}, "done", id="in conflict"),
-        pytest.param(entry(), {1: Rows(0, 0, 0, 1)}, "publishing", id="a conflict before the first count"),
+        pytest.param(entry(*BOTH), {0: RowCounts(9, 1), 1: RowCounts(4)}, "loading", id="one row to come"),
         pytest.param(
-            entry(count(0, 0), count(1, 5)), {1: Rows(5)}, "done", id="a chunk in which no line begins"
+            entry(*BOTH), {0: RowCounts(9, 1), 1: RowCounts(4, 0, 1)}, "done", id="every line is somewhere"
+        ),
+        pytest.param(
+            entry(*BOTH), {0: RowCounts(0, 10), 1: RowCounts(5)}, "done", id="rejected by the consumer"
+        ),
+        pytest.param(entry(*BOTH), {0: RowCounts(0, 0, 0, 10), 1: RowCounts(5)}, "done", id="in conflict"),
+        pytest.param(
+            entry(), {1: RowCounts(0, 0, 0, 1)}, "publishing", id="a conflict before the first count"
+        ),
+        pytest.param(
+            entry(count(0, 0), count(1, 5)), {1: RowCounts(5)}, "done", id="a chunk in which no line begins"
         ),
         pytest.param(entry(chunks=0), {}, "done", id="an empty file"),
         pytest.param(entry(chunks=None, failed="the object is gone"), {}, "failed", id="failed"),
     ],
 )
-def test_the_state(known: Entry, rows: dict[int, Rows], state: str) -> None:
+def test_the_state(known: UploadEntry, rows: dict[int, RowCounts], state: str) -> None:
     assert of(known, rows).state == state
 
 
 def test_one_chunk_too_many_does_not_pay_for_another() -> None:
-    closed = of(entry(count(0, 10), count(1, 5)), {0: Rows(11), 1: Rows(4)})
+    closed = of(entry(count(0, 10), count(1, 5)), {0: RowCounts(11), 1: RowCounts(4)})
     assert (closed.state, closed.missing) == ("failed", 1)
     assert closed.reason == "more rows than lines in chunk 0: please report this defect"
 
 
 def test_the_numbers() -> None:
-    closed = of(entry(*BOTH), {0: Rows(6, 2, 0, 1), 1: Rows(3, 0, 1)})
+    closed = of(entry(*BOTH), {0: RowCounts(6, 2, 0, 1), 1: RowCounts(3, 0, 1)})
     assert (closed.lines, closed.inserted, closed.rejected, closed.repeated, closed.conflicting) == (
         15,
         9,
@@ -121,7 +127,7 @@ def test_the_numbers() -> None:
 
 
 def test_a_chunk_not_counted_is_not_called_missing_by_lines() -> None:
-    open_ = of(entry(BOTH[0]), {0: Rows(9, 1), 1: Rows(3)})
+    open_ = of(entry(BOTH[0]), {0: RowCounts(9, 1), 1: RowCounts(3)})
     assert (open_.lines, open_.inserted, open_.missing) == (10, 12, 0)
     assert open_.chunks[1] == ChunkAccount(1, None, 3, 0, 0, 0, None)
 
@@ -131,17 +137,17 @@ def test_a_chunk_not_counted_is_not_called_missing_by_lines() -> None:
     [
         (entry(chunks=None), {}, "its chunk jobs have not all been sent"),
         (entry(), {}, "not published: chunks 0, 1"),
-        (entry(BOTH[0]), {0: Rows(9, 1)}, "not published: chunk 1"),
+        (entry(BOTH[0]), {0: RowCounts(9, 1)}, "not published: chunk 1"),
         (
             entry(BOTH[0]),
             {},
             "not published: chunk 1; published, but not in Postgres: 10 lines of chunk 0",
         ),
-        (entry(*BOTH), {1: Rows(5)}, "published, but not in Postgres: 10 lines of chunk 0"),
+        (entry(*BOTH), {1: RowCounts(5)}, "published, but not in Postgres: 10 lines of chunk 0"),
         (entry(chunks=12), {}, "not published: chunks 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"),
     ],
 )
-def test_stuck_says_what_is_missing(known: Entry, rows: dict[int, Rows], reason: str) -> None:
+def test_stuck_says_what_is_missing(known: UploadEntry, rows: dict[int, RowCounts], reason: str) -> None:
     stuck = of(known, rows, now=PUBLISHED + STUCK_AFTER)
     assert (stuck.state, stuck.reason) == ("stuck", reason)
 
@@ -150,7 +156,7 @@ def test_stuck_says_what_is_missing(known: Entry, rows: dict[int, Rows], reason:
     ("known", "moved"),
     [(entry(chunks=None), REGISTERED), (entry(), PLANNED), (entry(BOTH[0]), PUBLISHED)],
 )
-def test_stuck_counts_from_the_last_move(known: Entry, moved: datetime) -> None:
+def test_stuck_counts_from_the_last_move(known: UploadEntry, moved: datetime) -> None:
     moment = timedelta(microseconds=1)
     assert of(known, now=moved + STUCK_AFTER - moment).state != "stuck"
     stuck = of(known, now=moved + STUCK_AFTER)
@@ -165,13 +171,13 @@ def test_a_row_taken_lately_is_a_move() -> None:
 
 def test_done_and_failed_never_become_stuck() -> None:
     year = REGISTERED + timedelta(days=365)
-    assert of(entry(*BOTH), {0: Rows(9, 1), 1: Rows(5)}, now=year).state == "done"
+    assert of(entry(*BOTH), {0: RowCounts(9, 1), 1: RowCounts(5)}, now=year).state == "done"
     failed = of(entry(chunks=None, failed="the object is gone"), now=year)
     assert (failed.state, failed.reason) == ("failed", "the object is gone")
 
 
 def test_the_account_is_json() -> None:
-    closed = of(entry(*BOTH), {0: Rows(9, 1)})
+    closed = of(entry(*BOTH), {0: RowCounts(9, 1)})
     as_json = json.loads(json.dumps(closed.to_json()))
     assert as_json["chunks"][1] == {
         "chunk": 1,
@@ -192,7 +198,7 @@ def test_lines_of_the_file_are_known_as_far_as_all_chunks_before_are_counted() -
     assert lines_before([]) == {0: 0}
 
 
-rows = st.builds(Rows, *[st.integers(0, 3)] * 4)
+rows = st.builds(RowCounts, *[st.integers(0, 3)] * 4)
 
 
 @given(
@@ -201,7 +207,7 @@ rows = st.builds(Rows, *[st.integers(0, 3)] * 4)
     planned=st.none() | st.integers(0, 4),
 )
 def test_done_means_every_line_of_every_chunk(
-    lines: list[int | None], stored: dict[int, Rows], planned: int | None
+    lines: list[int | None], stored: dict[int, RowCounts], planned: int | None
 ) -> None:
     counts = [count(chunk, number) for chunk, number in enumerate(lines) if number is not None]
     closed = of(entry(*counts, chunks=planned), stored)
@@ -209,7 +215,7 @@ def test_done_means_every_line_of_every_chunk(
         assert planned is not None
         assert {c.chunk for c in counts} >= set(range(planned))
         assert all(
-            (row := stored.get(c.chunk, Rows())).inserted + row.rejected + row.repeated + row.conflicting
+            (row := stored.get(c.chunk, RowCounts())).inserted + row.rejected + row.repeated + row.conflicting
             == c.lines
             for c in counts
         )
@@ -235,13 +241,13 @@ GONE = ChunkFailure(chunk=1, failed="the object is gone", failed_at=PUBLISHED)
         ),
     ],
 )
-def test_an_upload_has_failed_as_soon_as_one_of_its_chunks_has(known: Entry, reason: str) -> None:
-    made = of(known, {0: Rows(9, 1)} if known.counts else {})
+def test_an_upload_has_failed_as_soon_as_one_of_its_chunks_has(known: UploadEntry, reason: str) -> None:
+    made = of(known, {0: RowCounts(9, 1)} if known.counts else {})
     assert (made.state, made.reason) == ("failed", reason)
 
 
 def test_a_chunk_that_failed_and_was_published_after_all_has_not_failed() -> None:
-    made = of(entry(*BOTH, failures=(GONE,)), {0: Rows(9, 1), 1: Rows(5)})
+    made = of(entry(*BOTH, failures=(GONE,)), {0: RowCounts(9, 1), 1: RowCounts(5)})
     assert (made.state, made.reason) == ("done", None)
 
 

@@ -10,7 +10,7 @@ import pytest
 from common.errors import TransientError
 from tests.unit.uploads_aws import Aws, moto_aws
 from uploads.chunk_job import ChunkCount, ChunkFailure
-from uploads.ledger import Entry, Plan
+from uploads.ledger import ChunkPlan, UploadEntry
 from uploads.upload import Upload
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -71,8 +71,8 @@ def test_nothing_is_noted_of_an_upload_that_is_not_there(aws: Aws) -> None:
 
 
 def test_the_first_plan_holds(aws: Aws) -> None:
-    assert aws.ledger.open_plan("u", 100) == Plan(chunk_bytes=100)
-    assert aws.ledger.open_plan("u", 200) == Plan(chunk_bytes=100)
+    assert aws.ledger.open_plan("u", 100) == ChunkPlan(chunk_bytes=100)
+    assert aws.ledger.open_plan("u", 200) == ChunkPlan(chunk_bytes=100)
 
 
 def test_a_plan_grows_until_it_is_complete(aws: Aws) -> None:
@@ -88,7 +88,7 @@ def test_a_plan_grows_until_it_is_complete(aws: Aws) -> None:
 def test_the_largest_plan_fits_into_an_item() -> None:
     size = 50 * 10**12  # the largest object that S3 takes has 50 TB
     cuts = tuple(range(size // 10_000, size, size // 10_000))
-    item = Plan(chunk_bytes=size // 10_000, cuts=cuts, complete=True).to_item("u" * 32)
+    item = ChunkPlan(chunk_bytes=size // 10_000, cuts=cuts, complete=True).to_item("u" * 32)
     # A number takes a byte for two digits and one or two more; an element of a list one more:
     # docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
     assert sum(len(cut["N"]) // 2 + 3 for cut in item["cuts"]["L"]) < 400 * 1024 - 1000
@@ -106,7 +106,7 @@ def test_an_entry_is_the_upload_and_its_counts_in_order(aws: Aws) -> None:
     for chunk in (10, 2, 0, 2):
         aws.dynamodb.put_item(TableName=aws.table, Item=count(chunk).to_item("u"))
     aws.dynamodb.put_item(TableName=aws.table, Item=count(0).to_item("another"))
-    assert aws.ledger.entry("u") == Entry(UPLOAD, (count(0), count(2), count(10)))
+    assert aws.ledger.entry("u") == UploadEntry(UPLOAD, (count(0), count(2), count(10)))
     assert aws.ledger.entry("another") is None
 
 
@@ -116,7 +116,7 @@ def test_an_entry_knows_of_failed_chunks_and_passes_over_unfinished_ones(aws: Aw
     aws.ledger.register(UPLOAD)
     for item in (failure.to_item("u"), progress):
         aws.dynamodb.put_item(TableName=aws.table, Item=item)
-    assert aws.ledger.entry("u") == Entry(UPLOAD, (), (failure,))
+    assert aws.ledger.entry("u") == UploadEntry(UPLOAD, (), (failure,))
 
 
 def test_the_latest_uploads(aws: Aws) -> None:

@@ -27,7 +27,7 @@ from uploads import plan as plan_module
 from uploads.chunk_job import ChunkJob
 from uploads.formats.csv_cuts import CsvCuts
 from uploads.jobs import ChunkQueue
-from uploads.ledger import Plan
+from uploads.ledger import ChunkPlan
 from uploads.objects import Objects
 from uploads.plan import Planner, handler, jobs
 from uploads.register import Register
@@ -387,7 +387,7 @@ def test_a_search_that_a_release_before_began_goes_on_from_its_last_cut(aws: Aws
     upload = register(aws, "a.csv", CSV)
     cut = CSV.index(b"2,")
     aws.ledger.open_plan(upload, 10)
-    aws.ledger.save_plan(upload, Plan(chunk_bytes=10, cuts=(cut,)))
+    aws.ledger.save_plan(upload, ChunkPlan(chunk_bytes=10, cuts=(cut,)))
     assert aws.item(upload, "plan") is not None
     assert "searched" not in (aws.item(upload, "plan") or {})
     planner(aws, 10).plan(upload, never)

@@ -19,7 +19,7 @@ from common.errors import TransientError
 from tests.unit.uploads_aws import BUCKET, Aws, Context, moto_aws, s3_record
 from uploads import register as register_module
 from uploads.objects import Objects
-from uploads.register import Outcome, Register
+from uploads.register import Register, Registered
 from uploads.upload import Upload, upload_id
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -37,11 +37,11 @@ def versioned() -> Iterator[Aws]:
         yield resources
 
 
-def handle(aws: Aws, *records: Any) -> Outcome:
+def handle(aws: Aws, *records: Any) -> Registered:
     return Register(Objects(aws.s3), aws.ledger, BUCKET, now=lambda: NOW).handle({"Records": list(records)})
 
 
-def registered(aws: Aws, outcome: Outcome) -> Upload:
+def registered(aws: Aws, outcome: Registered) -> Upload:
     (upload,) = outcome.inserted
     found = aws.ledger.upload(upload)
     assert found is not None
@@ -73,7 +73,7 @@ def test_the_same_notification_again_is_a_duplicate(aws: Aws, caplog: pytest.Log
     caplog.clear()
     with caplog.at_level(logging.INFO):
         again = handle(aws, record, record)
-    assert again == Outcome(duplicates=first.inserted * 2)
+    assert again == Registered(duplicates=first.inserted * 2)
     assert [line.message for line in caplog.records] == ["Duplicate skipped"] * 2
     assert [vars(line)["upload"] for line in caplog.records] == first.inserted * 2
 
@@ -96,7 +96,7 @@ def test_of_five_notifications_at_once_one_inserts(aws: Aws, monkeypatch: pytest
 
 def test_the_same_content_put_again_is_the_same_upload(aws: Aws) -> None:
     first = handle(aws, aws.put("a.ndjson"))
-    assert handle(aws, aws.put("a.ndjson")) == Outcome(duplicates=first.inserted)
+    assert handle(aws, aws.put("a.ndjson")) == Registered(duplicates=first.inserted)
 
 
 def test_the_same_content_put_again_is_the_same_upload_with_versions_too(versioned: Aws) -> None:
@@ -104,7 +104,7 @@ def test_the_same_content_put_again_is_the_same_upload_with_versions_too(version
     assert old["s3"]["object"]["versionId"] != new["s3"]["object"]["versionId"]
     first = handle(versioned, old)
     assert registered(versioned, first).version_id == old["s3"]["object"]["versionId"]
-    assert handle(versioned, new) == Outcome(duplicates=first.inserted)
+    assert handle(versioned, new) == Registered(duplicates=first.inserted)
 
 
 def test_the_same_content_with_other_fields_is_told(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
@@ -143,7 +143,7 @@ def test_an_object_that_is_gone_is_a_failed_upload(aws: Aws) -> None:
     aws.s3.delete_object(Bucket=BUCKET, Key="a.ndjson")
     outcome = handle(aws, record)
     assert registered(aws, outcome).failed == "the object is gone, and it was not registered before"
-    assert handle(aws, record) == Outcome(duplicates=outcome.inserted)
+    assert handle(aws, record) == Registered(duplicates=outcome.inserted)
 
 
 def test_a_failed_upload_put_again_is_inserted_anew(aws: Aws) -> None:
@@ -151,7 +151,7 @@ def test_a_failed_upload_put_again_is_inserted_anew(aws: Aws) -> None:
     aws.s3.delete_object(Bucket=BUCKET, Key="a.ndjson")
     failed = handle(aws, record)
     anew = handle(aws, aws.put("a.ndjson"))
-    assert anew == Outcome(inserted=failed.inserted)
+    assert anew == Registered(inserted=failed.inserted)
     assert registered(aws, anew).failed is None
 
 
@@ -159,7 +159,7 @@ def test_a_late_notification_of_a_gone_object_leaves_the_upload(aws: Aws) -> Non
     record = aws.put("a.ndjson")
     first = handle(aws, record)
     aws.s3.delete_object(Bucket=BUCKET, Key="a.ndjson")
-    assert handle(aws, record) == Outcome(duplicates=first.inserted)
+    assert handle(aws, record) == Registered(duplicates=first.inserted)
     assert registered(aws, first).failed is None
 
 
@@ -168,7 +168,7 @@ def test_an_empty_file_is_entered(aws: Aws) -> None:
 
 
 def test_a_folder_marker_is_ignored(aws: Aws) -> None:
-    assert handle(aws, aws.put("a/", b"")) == Outcome(ignored=["a folder marker"])
+    assert handle(aws, aws.put("a/", b"")) == Registered(ignored=["a folder marker"])
 
 
 def test_an_unknown_format_is_a_failed_upload(aws: Aws) -> None:
@@ -186,7 +186,7 @@ def test_metadata_that_cannot_be_decoded_is_a_failed_upload(aws: Aws) -> None:
 def test_a_refused_notification_is_an_answer_and_no_error(aws: Aws, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         outcome = handle(aws, s3_record("a.csv", "e", 1, bucket="other"))
-    assert outcome == Outcome(refused=[f"bucket 'other', not '{BUCKET}'"])
+    assert outcome == Registered(refused=[f"bucket 'other', not '{BUCKET}'"])
     assert [(line.levelname, line.message) for line in caplog.records] == [("ERROR", "Notification refused")]
 
 
@@ -206,7 +206,7 @@ def test_a_fault_of_aws_is_raised_after_the_other_records_are_entered(aws: Aws) 
     register = Register(Refuses(aws.s3), aws.ledger, BUCKET)
     with pytest.raises(TransientError, match=r"not registered: 'bad.csv': .*SlowDown"):
         register.handle({"Records": records})
-    assert handle(aws, *records) == Outcome(
+    assert handle(aws, *records) == Registered(
         inserted=[upload_id(BUCKET, "bad.csv", records[0]["s3"]["object"]["eTag"])],
         duplicates=[upload_id(BUCKET, "good.csv", records[1]["s3"]["object"]["eTag"])],
     )
@@ -338,4 +338,4 @@ def test_an_event_by_eventbridge_registers_the_same_upload(aws: Aws) -> None:
         },
     }
     first = Register(Objects(aws.s3), aws.ledger, BUCKET, now=lambda: NOW).handle(event)
-    assert handle(aws, record) == Outcome(duplicates=first.inserted)
+    assert handle(aws, record) == Registered(duplicates=first.inserted)

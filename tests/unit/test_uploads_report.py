@@ -15,10 +15,10 @@ from common.errors import PermanentError, TransientError
 from common.waiting import BELIEVED, Waiting
 from tests.unit.uploads_aws import Aws, Context, moto_aws
 from uploads import report as report_module
-from uploads.account import Rows
+from uploads.account import RowCounts
 from uploads.chunk_job import ChunkCount
 from uploads.report import Report, handler
-from uploads.rows import RejectedRow, Totals, place
+from uploads.rows import RejectedRow, StoredTotals, place
 from uploads.upload import Upload
 
 REGISTERED = datetime(2026, 11, 21, 8, tzinfo=UTC)
@@ -29,13 +29,13 @@ class Stored:
     """Postgres, as far as the report sees it."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, dict[int, Rows]] = {}
+        self.rows: dict[str, dict[int, RowCounts]] = {}
         self.last_row: datetime | None = None
         self.rejections: list[RejectedRow] = []
         self.asked_for_last = 0
         self.away = False
 
-    def by_chunk(self, upload: str) -> dict[int, Rows]:
+    def by_chunk(self, upload: str) -> dict[int, RowCounts]:
         return self.rows.get(upload, {})
 
     def last(self, _upload: str) -> datetime | None:
@@ -51,10 +51,10 @@ class Stored:
     def reasons(self, upload: str, limit: int) -> list[tuple[str, int]]:
         return Counter(row.reason for row in self.rejections if row.upload == upload).most_common(limit)
 
-    def totals(self) -> Totals:
+    def totals(self) -> StoredTotals:
         if self.away:
             raise TransientError("Postgres does not answer")
-        return Totals(500, 2, 1, exact=True, last_row_at=REGISTERED)
+        return StoredTotals(500, 2, 1, exact=True, last_row_at=REGISTERED)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def report(aws: Aws, stored: Stored, now: datetime = REGISTERED + MINUTE) -> Rep
 
 def test_an_account_from_ledger_and_postgres(aws: Aws, stored: Stored) -> None:
     enter(aws, "u")
-    stored.rows["u"] = {0: Rows(2, 1), 1: Rows(1)}
+    stored.rows["u"] = {0: RowCounts(2, 1), 1: RowCounts(1)}
     found = report(aws, stored).account("u")
     assert found is not None
     assert (found.state, found.lines, found.inserted, found.rejected, found.missing) == (
@@ -225,7 +225,7 @@ def test_an_account_that_is_open_says_why_functions_wait(aws: Aws, stored: Store
     enter(aws, "u")
     Waiting(lambda: aws.dynamodb, aws.table, "consumer", now=lambda: REGISTERED).note("no answer")
     assert [note["reason"] for note in ask({"account": "u"})["account"]["waiting"]] == ["no answer"]
-    stored.rows["u"] = {0: Rows(3), 1: Rows(3)}
+    stored.rows["u"] = {0: RowCounts(3), 1: RowCounts(3)}
     assert ask({"account": "u"})["account"]["waiting"] == []
 
 

@@ -49,7 +49,7 @@ def _patterns(delimiter: Delimiter) -> _Patterns:
     )
 
 
-type State = Literal["record", "field", "plain", "quoted", "quote"]
+type CutState = Literal["record", "field", "plain", "quoted", "quote"]
 """At the beginning of a record; of a further field; in an unquoted field (or behind the closing quotation
 mark); inside quotes; inside quotes, behind a mark that either closes them or is the first of a pair."""
 
@@ -59,7 +59,7 @@ class Place(NamedTuple):
 
     position: int = 0
     """The next byte of the file."""
-    state: State = "record"
+    state: CutState = "record"
     cut: int = 0
     """The last cut, or the beginning of the file."""
     opened: int = 0

@@ -14,8 +14,8 @@ from common.errors import PermanentError
 from common.json_text import BOM, fields_of, kind_of, text_of
 from common.record import (
     MAX_RECORD_BYTES,
-    Fault,
-    Line,
+    LineFault,
+    Origin,
     Record,
     RejectedLine,
     check_identifier,
@@ -39,7 +39,7 @@ _MAX_REASON = 2_000
 _JSON_BLANKS = b" \t\r"
 
 
-class Rows:
+class LineEntries:
     """Turns the lines of one chunk into entries for the publisher, and counts them."""
 
     def __init__(self, job: ChunkJob, *, published: int = 0, rejected: int = 0) -> None:
@@ -114,7 +114,7 @@ class Rows:
             if self._key_field:
                 partition_key = _named(fields, self._key_field, "key-field")
                 check_identifier("partition_key", partition_key)
-        place = Line(self._upload, self._chunk, number)
+        place = Origin(self._upload, self._chunk, number)
         record = Record(record_id, partition_key or record_id, payload, place)
         entry = Entry.of(record)
         size = len(entry.data) + len(entry.partition_key.encode())
@@ -141,8 +141,8 @@ class Rows:
             id=line_id,
             partition_key=line_id,
             # A reason may quote the data, and the data may say anything.
-            rejected=Fault(reason=reason.encode(errors="backslashreplace").decode(), raw=raw),
-            upload=Line(self._upload, self._chunk, number),
+            rejected=LineFault(reason=reason.encode(errors="backslashreplace").decode(), raw=raw),
+            upload=Origin(self._upload, self._chunk, number),
         )
         return Entry(line_id, line_id, rejected.to_bytes())
 
