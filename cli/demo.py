@@ -1,6 +1,6 @@
-"""The demonstration: a file through the whole way on this machine, deliveries repeated on purpose, and the account.
+"""The demonstration: load a file on this machine, repeat deliveries on purpose, and show the account.
 
-Beside it, on the same deliveries, the consumer of the question that started this project.
+An unprotected consumer, the one of the question that started this project, gets the same deliveries.
 """
 
 from __future__ import annotations

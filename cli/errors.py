@@ -1,4 +1,4 @@
-"""The one error of the command line, and what AWS's errors are for its user."""
+"""The one error of the command line, and how AWS's errors are told to its user."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def up(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start the stack on this machine, in the background. When it runs already, nothing happens."""
+    """Start the stack on this machine, in the background. Does nothing if it runs already."""
     found = background.running()
     state = found or background.start(
         progress=show.steps(), ministack_port=ministack_port, postgres_port=postgres_port
@@ -108,7 +108,7 @@ def load(
         str | None,
         typer.Option(
             metavar="CHARACTER",
-            help="Of a CSV file: what is between two values, or `tab`.",
+            help="What separates the values of a CSV file; `tab` for tabs.",
             show_default="a comma",
         ),
     ] = None,
@@ -116,11 +116,12 @@ def load(
         str | None, typer.Option(help="The object's key, for one file.", show_default="the file's name")
     ] = None,
     prefix: Annotated[str, typer.Option(help="Put before the file's name to make the object's key.")] = "",
-    timeout: Annotated[float | None, typer.Option(min=0, help="Wait so many seconds at most.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0, help="Wait at most this many seconds.")] = None,
     max_rejected: Annotated[
         int,
         typer.Option(
-            min=0, help="So many lines of a file may be rejected, or in conflict, without exit status 3."
+            min=0,
+            help="How many lines of a file may be rejected, or in conflict, before the exit status is 3.",
         ),
     ] = 0,
     stack: Stack = None,
@@ -239,7 +240,7 @@ def status(
 ) -> None:
     """Show the account of an upload (exit status 0 only when it is closed); or the stream and the latest uploads.
 
-    What waits says why: as the function that waits has noted it.
+    If something waits, the reason is shown that the waiting function has noted.
     """
     if upload is not None and only_stream:
         raise typer.BadParameter("is without an upload", param_hint="--stream")
@@ -283,18 +284,18 @@ def _overview(where: target.Target, reports: Reports, *, only_stream: bool, json
 def rejected(
     upload: UploadId = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="How many at most.", show_default="20; with --json all")
+        int | None, typer.Option(min=1, help="Show at most this many.", show_default="20; with --json all")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show all of them.")] = False,
     after: Annotated[
-        str, typer.Option(metavar="PLACE", help="Go on behind this place, which the last answer ends with.")
+        str, typer.Option(metavar="PLACE", help="Go on after this place: the end of the last answer.")
     ] = "",
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
     """Show rejected records: the line in the file, the kind, the reason, the raw text.
 
-    A record is rejected because it can never be stored as it is, or kept aside as a conflict because a record with its
+    A record is rejected because it can never be stored as it is, or set aside as a conflict because a record with its
     id and other content was there before. Those of an upload come in the order of its file. Without an upload, the
     newest are shown; all of them (--all, --json) come in the order of their ids.
     """
@@ -343,9 +344,9 @@ def redrive(
     stack: Stack = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send again what was kept aside: rejected records, discarded batches, dead chunk jobs, lost notifications.
+    """Send again what was set aside: rejected records, discarded batches, dead chunk jobs, lost notifications.
 
-    Shows what there is and asks before it does anything. To do it twice changes nothing: what is stored is stored.
+    Shows what there is, and asks first. Running it twice is harmless: what is stored stays stored.
     """
     if upload is not None and what != "rejected":
         raise typer.BadParameter("goes with `once redrive rejected` only", param_hint="--upload")
@@ -358,7 +359,7 @@ def redrive(
             for line in each.says:
                 show.say(line)
         if not found:
-            show.say("Nothing is kept aside.")
+            show.say("Nothing is set aside.")
     if not found or not (yes or typer.confirm("Send all this again?", err=True)):
         if as_json:
             show.as_json({each.what: {"found": each.count, "sent": 0, "left": []} for each in found})

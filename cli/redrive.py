@@ -1,4 +1,4 @@
-"""``once redrive``: what was kept aside goes on its way again. Done twice, it changes nothing."""
+"""``once redrive``: sends again what was set aside. A second run changes nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Done:
 
 
 class Redriver:
-    """Finds what one stack has kept aside, and sends it again.
+    """Finds what one stack has set aside, and sends it again.
 
     Every method raises :class:`UserError` when AWS or the stack cannot be asked.
     """

@@ -1,4 +1,4 @@
-"""What the stack knows of uploads: asked of its report function, since a laptop reaches no database in a VPC."""
+"""Asks the stack's report function about uploads, because a laptop cannot reach a database in a VPC."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What people see: progress on standard error, results on standard output.
 
-Keys of objects, ids, reasons and raw bytes come from strangers. Whatever is printed for a person goes through
+Object keys, ids, reasons and raw bytes come from strangers. Everything printed for a person goes through
 :func:`printable`; ``--json`` prints the same characters as JSON's escapes.
 """
 

@@ -1,7 +1,7 @@
 """How the stream stands: what came in, what is settled, what waits.
 
-The stack on this machine is polled by our own poller, which counts. On AWS nobody counts the records of a stream; there
-are CloudWatch's metrics, of the last hour, a minute or two late.
+On this machine our own poller counts. AWS does not count a stream's records, so a deployed stack shows CloudWatch's
+metrics of the last hour, a minute or two late.
 """
 
 from __future__ import annotations

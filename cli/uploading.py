@@ -1,4 +1,4 @@
-"""A file becomes an upload: looked at, put into the bucket, followed until its account closes."""
+"""Checks a file, puts it into the bucket, and follows the upload until its account closes."""
 
 from __future__ import annotations
 

@@ -63,14 +63,14 @@ def _require_all_of_it(operation_model: Any, response_dict: dict[str, Any], **_:
 
 @cache
 def dynamodb() -> DynamoDBClient:
-    """A DynamoDB client. Its parameters are not validated: nobody's own code but ours builds them."""
+    """A DynamoDB client. Its parameters are not validated, because only our own code builds them."""
     client: DynamoDBClient = _make("dynamodb", _config(parameter_validation=False))
     return client
 
 
 @cache
 def dynamodb_for_notes() -> DynamoDBClient:
-    """A DynamoDB client for what may be left undone: it gives up soon, and does not repeat."""
+    """A DynamoDB client for optional writes: it gives up soon and does not retry."""
     changes = {"connect_timeout": 1, "read_timeout": 1, "retries": {"total_max_attempts": 1}}
     return boto3.client("dynamodb", config=_config(parameter_validation=False, **changes))
 
@@ -97,7 +97,7 @@ def kinesis() -> KinesisClient:
 
 @cache
 def s3() -> S3Client:
-    """An S3 client. Its retries cover requests, not bodies: who reads a body repeats the read."""
+    """An S3 client. Its retries cover requests, not bodies: a reader of a body has to repeat the read."""
     client: S3Client = _make("s3", _config())
     return client
 

@@ -1,4 +1,4 @@
-"""Which service an event comes from. A function that is wired to another one says so, by name."""
+"""Checks which service an event comes from, so that a function wired to the wrong one says so."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""JSON as its sender wrote it: checked and taken apart as text, never parsed and written anew.
+"""JSON as its sender wrote it: checked and split as text, never parsed and rewritten.
 
-A parser that makes Python values changes what passes through it: a double keeps 17 digits, an integer of more than
-4,300 digits is an error. ``msgspec.Raw`` is a part of a document as it stands. msgspec checks all of the document
-against RFC 8259, as Postgres does: it refuses ``NaN``, ``Infinity``, half of a surrogate pair, a byte order mark. The
-other parser at hand, pydantic's, takes the first two and gives no slices. msgspec costs 0.2 MB in a function's package
-and 2 ms when a function starts.
+Parsing into Python values changes them: a double keeps 17 digits, and an integer of more than 4,300 digits is an
+error. ``msgspec.Raw`` keeps a part of a document as it stands. Like Postgres, msgspec checks the whole document
+against RFC 8259: it refuses ``NaN``, ``Infinity``, half a surrogate pair and a byte order mark. Pydantic's parser
+accepts the first two and gives no slices. msgspec adds 0.2 MB to a function's package and 2 ms to its start.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def value_of(data: bytes) -> bytes:
 def fields_of(data: bytes) -> dict[str, msgspec.Raw] | None:
     """The fields of an object, each as it stands; None for another value.
 
-    Of a name that is there twice the last one counts, as for Postgres.
+    If a name is there twice, the last one counts, as in Postgres.
 
     Raises
     ------
@@ -91,7 +90,7 @@ def items_of(value: msgspec.Raw) -> list[msgspec.Raw] | None:
 
 
 def text_of(value: msgspec.Raw) -> str:
-    """The text that a string says which is a part of checked JSON."""
+    """The text of a JSON string, which is a part of checked JSON."""
     return _text.decode(value)
 
 
@@ -110,7 +109,7 @@ def has_nul(text: str) -> bool:
 
 
 def fault_of(data: bytes) -> str:
-    """Why bytes are no JSON, for a person."""
+    """Why bytes are not JSON, in words for a person."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

@@ -1,14 +1,14 @@
 """Why a function cannot go on: noted in the ledger, where the command line finds it.
 
-While the world keeps a function from its work (Postgres refuses the password, the stream takes nothing), it is
-retried, for days if need be, and says why in its log. A person who asks ``once status`` is told the same from here. One
-item a function, so that nothing grows:
+While something outside keeps a function from its work (Postgres refuses the password, the stream takes nothing), it is
+retried, for days if need be, and logs why. ``once status`` reads the same reason from here. Each function has one item,
+so nothing grows:
 
     upload = "waiting", item = the function, reason, since, last
 
-It is a note and no more. It is written when the reason changes and then at most once in ``EVERY``, taken away with the
-next success of who wrote it, and a note that cannot be written is left. An environment that ends in between leaves its
-note behind; so a note is believed as long as its ``last`` is not older than ``BELIEVED``.
+A note is written when the reason changes, then at most once in ``EVERY``, and removed at the writer's next success. If
+it cannot be written, that is ignored. An environment that ends before its next success leaves its note behind, so a
+note counts only while its ``last`` is no older than ``BELIEVED``.
 """
 
 from __future__ import annotations

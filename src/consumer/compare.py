@@ -1,9 +1,10 @@
-"""What is known already, compared with what comes now. Postgres decides.
+"""Compares what arrives with what is stored under the same id. Postgres decides.
 
-Two payloads are the same if Postgres writes them alike: ``payload::jsonb::text``. The order of keys and spaces do not
-count; every digit does. A line of a file that is the row itself is the same whatever it says.
+Two payloads are the same if Postgres writes them alike: ``payload::jsonb::text``. Spaces and the order of keys do not
+count; every digit does. A line of a file that is the row itself is always the same.
 
-It is a statement after the insert: that one sees what another transaction committed while the insert waited for it.
+The comparison is a statement of its own, after the insert. So it sees what another transaction committed while the
+insert waited for it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From one record of a Kinesis event to a record of ours, or to the reason why it is none. Pure."""
+"""Turns one record of a Kinesis event into a :class:`Record`, or into the reason why it is not one. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The consumer function: takes a batch off the stream and answers with what it could not settle."""
+"""The consumer function: settles a batch of the stream and answers with the records that it could not settle."""
 
 from __future__ import annotations
 

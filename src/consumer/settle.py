@@ -1,8 +1,8 @@
-"""Rejected records that come again and are settled in another way.
+"""Removes a rejection when its record comes again and is settled in another way.
 
-The old row goes in the transaction that settles the record, so that rows and rejections add up at every moment. It is
-known by its bytes, or by its line. That may be a redriven record (`once redrive` has marked its row: it is *awaited*),
-or one of a batch that is delivered again and meets a deploy that takes what the last one refused.
+The transaction that settles the record also removes the old row, so rows and rejections add up at every moment. The
+row is found by the record's bytes or by its line. Either the record was redriven (`once redrive` has marked its row:
+it is *awaited*), or its batch is delivered again after a deploy that accepts what the last one refused.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Stores a batch in Postgres: records, rejected records and repeated lines in one transaction.
 
-Which failures are a record's fault is decided in :mod:`consumer.verdicts`. Where one is, the batch is halved until the
-record is found, and that one is rejected with Postgres' own message. What is chance is run again; what is the world's
-fault rejects nothing, and the batch is retried.
+:mod:`consumer.verdicts` decides which failures are a record's fault. For those the batch is halved until the record is
+found, and that one is rejected with Postgres' own message. Deadlocks and the like are run again. For anything else
+nothing is rejected, and the batch is retried.
 
-A trigger of yours that refuses a record must therefore say so with a code of class 22, 23 or 54, for example
-``RAISE EXCEPTION '...' USING ERRCODE = 'check_violation'``. A plain RAISE EXCEPTION (P0001) is retried. A trigger that
-returns NULL says nothing: what was not inserted and is not there is rejected as well.
+So if your trigger refuses a record, let it raise a code of class 22, 23 or 54, for example
+``RAISE EXCEPTION '...' USING ERRCODE = 'check_violation'``. A plain RAISE EXCEPTION (P0001) is retried. If a trigger
+returns NULL, the record is missing after the insert, and is rejected as well.
 
 A record whose id is known is compared with the row (:mod:`consumer.compare`): the same content is a duplicate, or a
 repeated line; other content is a conflict, and kept in rejected_records. So a line of a file is settled in one of the

@@ -2,9 +2,9 @@
 
 Classes 22 (data), 23 (constraints) and 54 (limits, such as too long a value for an index) judge a *value*: the record's
 fault. Class 40 (deadlock, serialisation failure) is chance. Everything else (no connection, no space, no permission,
-no table, a server that only reads or is shutting down, and whatever we do not know) is the world's fault.
+no table, a server that is read-only or shutting down, and every code we do not know) is the world's fault.
 
-In the three classes that judge a value, some codes do not. They are named here, each with what to do about it.
+Some codes of these three classes do not judge a value. They are listed here, each with what to do about it.
 
 Source: postgresql.org/docs/current/errcodes-appendix.html
 """

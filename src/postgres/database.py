@@ -1,7 +1,7 @@
 """The connection to Postgres: one per execution environment, kept, checked when used, replaced when broken.
 
-Whatever keeps us from the database is the world's fault and becomes a :class:`TransientError` whose message
-says where we wanted to go and what stopped us. It never holds a password or a token.
+Everything that keeps us from the database becomes a :class:`TransientError`. Its message says which database it was and
+what went wrong, and never holds a password or a token.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ class Database:
         return session.connection
 
     def abort(self) -> None:
-        """Break the kept connection, from another thread: whoever waits for an answer on it gets an error."""
+        """Break the kept connection from another thread. A thread that waits for an answer on it gets an error."""
         if self._session:
             _shut_down(self._session.socket)
 

@@ -4,10 +4,10 @@ Migrations are plain SQL files, applied in the order of their numbers, each once
 A file that has been applied anywhere is never changed; a change is a new file. Versions in the database that
 this code does not know are left alone: after the rollback of a deploy the database is newer than the code.
 
-A file whose first line is ``-- outside a transaction`` is run statement by statement, each by itself: for what would
-keep a filled table locked for long otherwise (CREATE INDEX CONCURRENTLY). A row that such a statement returns is one
-more statement, run next, as psql's ``gexec`` does. The file must be one that can be run again, whatever a killed run
-left behind. Where the time runs out, Postgres goes on with the statement by itself, and the next run waits for it.
+A file whose first line is ``-- outside a transaction`` runs statement by statement. Use it for what would otherwise
+lock a filled table for long (CREATE INDEX CONCURRENTLY). If such a statement returns a row, the row is the next
+statement to run, as with psql's ``gexec``. The file must be safe to run again after a killed run. When the time runs
+out, Postgres goes on with the statement by itself, and the next run waits for it.
 """
 
 from __future__ import annotations

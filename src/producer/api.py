@@ -12,15 +12,15 @@ record a line, and gets the same answer with a status:
       request may be sent again, with the same ids
 ====  ===========================================================================================
 
-A record without an id gets a UUIDv7, which the answer tells. The price: when such a caller repeats a request
-whose answer it never saw, the records get other ids and are stored twice.
+A record without an id gets a UUIDv7, which is in the answer. The price: if the caller never sees the answer and
+repeats the request, the records get other ids and are stored twice.
 
-A payload posted over HTTP goes onto the stream as it is, byte for byte. That of a direct caller has been parsed by
-Lambda's runtime and is written anew: a number with a fraction or an exponent is then what a double holds of it. Who
-needs more digits sends them as text, or over HTTP.
+A payload posted over HTTP goes onto the stream byte for byte. Lambda's runtime parses a direct caller's payload before
+we see it, so a number with a fraction or an exponent is what a double holds of it. If you need more digits, send them
+as text, or over HTTP.
 
-Faults never raise, the caller's or the stream's: the answer tells them. So a direct caller should wait for
-the answer (invocation type ``RequestResponse``); nobody reads that of an ``Event``.
+Faults of the caller or the stream never raise: they are in the answer. So a direct caller should wait for it
+(invocation type ``RequestResponse``); nobody reads the answer to an ``Event``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How fast each shard may be written, learned from PutRecords' answers.
 
 A shard takes 1,000 records and 1 MiB a second; whatever is over fails. An answer names the shard of each
-entry, also of the throttled ones, so the map from partition key to shard and the pace of each shard are
-learned on the way: no further call, no further permission, and a reshard is noticed by itself.
+entry, throttled ones included. So the map from partition key to shard and each shard's pace are learned on the
+way, without another call or permission, and a reshard is noticed by itself.
 
 Source: docs.aws.amazon.com/kinesis/latest/APIReference/API_PutRecords.html
 """

@@ -1,4 +1,4 @@
-"""Puts records on the stream: full requests, only what failed sent again, at the pace each shard takes."""
+"""Puts records on the stream: full requests, only failed entries sent again, each shard at its own pace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A caller's request: its records checked and given ids, and the answer that tells what became of each."""
+"""Reads a caller's request, checks its records and gives them ids; and the answer that says what became of each."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The queue of chunk jobs: each job's byte range of an uploaded file goes onto the stream.
 
-SQS delivers a message at least once. Here that is harmless twice over: Powertools' ``idempotent_function``
-lets a job run once, as long as the table remembers it, and a job that runs again (it failed half-way, its
-memory has expired) publishes the same record ids, which the consumer knows.
+SQS delivers a message at least once. Two things make that harmless: Powertools' ``idempotent_function`` runs a
+job once, as long as the table remembers it; and a job that runs again (it failed half-way, or its memory has
+expired) publishes the same record ids, which the consumer knows.
 
 What becomes of a message:
 
@@ -10,9 +10,9 @@ What becomes of a message:
 - its job could not be finished (a service is away, the time ran out, another invocation is at it): back to
   the queue, delivered again after the visibility timeout
 - its job can never be done (it is no job, the object is gone, the file is damaged): into the dead-letter queue, at
-  once and by this function, and deleted. To leave that to ``maxReceiveCount`` would read the file 24 times and tell
-  nobody for two hours. The queue's alarm rings, and ``once redrive chunks`` finds the job there. The ledger has
-  the reason, unless the message is no job at all.
+  once and by this function, and deleted. Left to ``maxReceiveCount``, the file would be read 24 times, and nobody
+  would hear of it for two hours. The queue's alarm rings, and ``once redrive chunks`` finds the job there. The ledger
+  has the reason, unless the message is no job at all.
 """
 
 from __future__ import annotations

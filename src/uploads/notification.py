@@ -1,4 +1,4 @@
-"""S3 event notifications, read into what they say. Pure.
+"""Reads S3 event notifications. Pure.
 
 S3 sends them itself (docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html) or by
 EventBridge (docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html), where keys are not URL-encoded.
@@ -29,7 +29,7 @@ class ObjectCreated:
 
 @dataclass(frozen=True, slots=True)
 class PassedOver:
-    """A record that leads to nothing. Refused: nobody should have sent it; another attempt changes
+    """A record that leads to nothing. Refused: it should not have been sent, and another attempt changes
     nothing."""
 
     reason: str

@@ -1,4 +1,4 @@
-"""The bytes of one S3 object, as a stream that survives what happens to connections."""
+"""Reads one S3 object as a stream that survives broken connections."""
 
 from __future__ import annotations
 

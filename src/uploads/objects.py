@@ -21,7 +21,7 @@ _ATTEMPTS = 3
 
 
 class ObjectGoneError(PermanentError):
-    """The content that was uploaded cannot be read any more, ever."""
+    """The uploaded content is gone for good."""
 
 
 class Objects:

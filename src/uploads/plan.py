@@ -1,9 +1,8 @@
 """The ledger's stream: each new upload is cut into byte ranges, each range becomes a chunk job.
 
-A batch of a stream is retried from its first failure on, so what succeeded comes again. Only the INSERT of
-an upload counts (the template filters, and so does the code: a filter can be lost in a deploy), the cuts
-follow from the upload and the plan in the ledger, and the ids of the jobs from the upload: planning twice
-asks for the same again.
+A stream's batch is retried from its first failure on, so what succeeded comes again. Only the INSERT of an upload
+counts. (The template filters, and so does the code, because a deploy can lose a filter.) The cuts follow from the
+upload and the plan in the ledger, the jobs' ids from the upload. So planning twice asks for the same jobs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rejected records that are to be tried again: found, marked, and handed to the command line, which sends them.
+"""Finds and marks the rejected records to try again. The command line sends them.
 
 There are two kinds, told apart by the row's id:
 
@@ -7,10 +7,9 @@ There are two kinds, told apart by the row's id:
 - a *line* of a file that uploads/chunks rejected. It never was a message; its chunk job is sent again, which reads
   the file once more. Lines that were stored before are duplicates then.
 
-A row is marked before anything is sent, and goes in the transaction that stores the record (``consumer.sink``). So the
-account is exact at every moment, and whatever is interrupted on the way is done again by the next ``once redrive``.
-A rejected message whose id another message has brought into ``records`` since stays what it is, and so does a conflict:
-sent again, it would be one again.
+A row is marked before anything is sent, and removed in the transaction that stores the record (``consumer.sink``). So
+the account is exact at every moment, and the next ``once redrive`` finishes what was interrupted. A rejected message
+whose id is in ``records`` by now is not sent, nor is a conflict: it would only conflict again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """S3 ObjectCreated notifications: each new upload is entered into the ledger, once.
 
 S3 delivers a notification at least once, and Lambda retries a failed asynchronous invocation twice; after
-that it goes to the queue of lost notifications. Entering is a conditional put, so all this changes nothing.
+that it goes to the queue of lost notifications. Entering is a conditional put, so repeats change nothing.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What became of the uploads: invoked directly, by the command line (a laptop reaches no database in a
-VPC)."""
+"""Answers the command line about uploads, by direct invocation, because a laptop cannot reach a database in a VPC."""
 
 from __future__ import annotations
 

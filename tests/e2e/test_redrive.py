@@ -1,4 +1,4 @@
-"""What was kept aside comes back, on the deployed stack; twice changes nothing."""
+"""What was set aside comes back, on the deployed stack; twice changes nothing."""
 
 from __future__ import annotations
 

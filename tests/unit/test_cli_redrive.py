@@ -69,7 +69,7 @@ def test_an_upload_goes_with_rejected_only(ran: list[str]) -> None:
 
 def test_nothing_is_nothing(ran: list[str]) -> None:
     result = once("chunks", "--yes")
-    assert (result.exit_code, result.output, ran) == (0, "Nothing is kept aside.\n", [])
+    assert (result.exit_code, result.output, ran) == (0, "Nothing is set aside.\n", [])
 
 
 def test_what_is_left_is_named_and_is_no_success(ran: list[str]) -> None:

@@ -1,7 +1,7 @@
 """What the first bytes of a file show: its true format, or why it would not load and what to do about it. Pure.
 
 People's files are often almost right. A file that would end as nothing but rejected lines fails here, with one
-sentence, before anything of it is published. What cannot be told for sure is let through: the lines are judged later.
+sentence, before anything is published. Doubtful files are let through: their lines are judged later.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Lines into CSV rows (RFC 4180), each with its exact offset, bytes and line number.
 
-Where a row ends is told as ``uploads.formats.csv_cuts`` tells it, so that rows and cuts fit together: a quotation
-mark opens a quoted field only as the field's first character, and a line break inside a quoted field is
-data. What the row then holds is for Python's csv module to say, in its strict mode: a row that is not RFC
-4180 is a fault of that row alone.
+Rows end by the rules of ``uploads.formats.csv_cuts``, so that rows and cuts fit together: a quotation mark opens a
+quoted field only as the field's first character, and a line break inside a quoted field is data. Python's csv
+module then reads the row in its strict mode: if the row is not RFC 4180, only that row is at fault.
 """
 
 from __future__ import annotations

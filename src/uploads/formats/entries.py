@@ -1,4 +1,4 @@
-"""Lines of a file into what goes onto the stream: a record each, or a rejected line. Never an exception.
+"""Turns each line of a file into what goes onto the stream: a record or a rejected line, never an exception.
 
 What a line is, in words for users: docs/formats.md.
 """

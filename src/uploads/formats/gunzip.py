@@ -1,4 +1,4 @@
-"""gzip, decompressed as a stream: flat memory, also for a file that unpacks to a thousand times its size."""
+"""Decompresses gzip as a stream. Memory stays flat, even if a file unpacks to a thousand times its size."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """A JSON file cut into its elements: those of one array, or documents one after the other. Memory stays flat.
 
-Only the boundaries are looked for: quotation marks, escapes, and how deep the brackets go. What an element is, and
-whether it is JSON at all, is for the real parser to say afterwards, element by element; so a bad one is one rejected
-line, and each travels byte for byte. Between elements there is nothing but commas and blanks. What else is there is
-damage, and nobody can say where the next element begins.
+This only looks for boundaries: quotation marks, escapes, and how deep the brackets go. Afterwards the real parser
+checks each element. So a bad element is one rejected line, and each travels byte for byte. Between elements only
+commas and blanks are allowed. Anything else is damage, and the beginning of the next element is unknown.
 
 Why no library: ijson and json-stream read a file of any size, and give events and values. Neither says at which byte
 an element begins and ends. That is needed three times: for the record's id, for the bytes that are kept of a bad
