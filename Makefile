@@ -58,7 +58,7 @@ demo: setup ## the whole way of a file on this machine, with deliveries repeated
 events: setup ## record events/ anew from the running stack
 	@.venv/bin/python -m local.record_events
 
-ALL := --ignore=tests/sam --ignore=tests/chaos --ignore=tests/integration/test_iam.py
+ALL := --ignore=tests/sam --ignore=tests/chaos --ignore=tests/esm --ignore=tests/integration/test_iam.py
 
 test: setup ## all tests: unit, integration (MiniStack, a real Postgres), end to end [TESTS=PATHS]
 	@.venv/bin/pytest -q -n 2 --dist loadscope --no-loadscope-reorder --durations=10 $(or $(TESTS),$(ALL))

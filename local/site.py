@@ -1,7 +1,8 @@
 """Gathers the sources of the documents' site (make docs), laid out as the repository is, so that no link changes.
 
-``python -m local.site``: the Markdown pages of the repository's root and of ``docs/``, and every file of the repository
-that one of them links to. Zensical checks links to pages and their anchors; links to anything else are checked here.
+``python -m local.site``: the Markdown pages of the repository's root, of ``docs/`` and of ``lambda_esm/``, and every
+file of the repository that one of them links to. Zensical checks links to pages and their anchors; links to anything
+else are checked here.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ def gather(repository: Path, directory: Path) -> list[str]:
         What is wrong with links, one sentence each.
     """
     shutil.rmtree(directory, ignore_errors=True)
-    pages = [*sorted(repository.glob("*.md")), *sorted((repository / "docs").rglob("*.md"))]
+    folders = ("docs", "lambda_esm")
+    pages = [
+        *repository.glob("*.md"),
+        *(page for folder in folders for page in (repository / folder).rglob("*.md")),
+    ]
     wrong = []
-    for page in pages:
+    for page in sorted(pages):
         _copy(page, repository, directory)
         for target in links(page.read_text()):
             path = (page.parent / target).resolve()
