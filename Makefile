@@ -16,7 +16,7 @@ SAM := env -u AWS_PROFILE AWS_CONFIG_FILE=/dev/null AWS_SHARED_CREDENTIALS_FILE=
 	AWS_DEFAULT_REGION=us-east-1 __SAM_CLI_APP_DIR=$(CURDIR)/.local/sam .local/tools/sam/bin/sam
 
 .PHONY: help setup demo test test-unit test-integration test-sam test-iam test-large test-chaos prove prove-mutants \
-	prove-model chaos lint check-template docs format bench events authorities pins clean
+	prove-model chaos lint check-template docs format bench dist events authorities pins clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -107,12 +107,19 @@ format: .venv/.ready ## put the code into the project's format
 bench: setup ## consumers and producers side by side (QUICK=1: the headline only, FULL=1: the whole grid)
 	@.venv/bin/python -m bench
 
+# The distributions that others install, each from its folder.
+DISTRIBUTIONS := src/oncestream
+
+dist: .venv/.ready ## the wheels that others install, into dist/
+	@for folder in $(DISTRIBUTIONS); do .venv/bin/pip wheel -q --no-deps -w dist ./$$folder; done
+	@ls dist/*.whl
+
 authorities: ## fetch the authorities of RDS anew (needs the internet)
 	@curl -fsS https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem -o src/postgres/authorities/rds.pem
 
 clean: ## remove everything that was built or set up; ends a stack that runs in the background
 	@[ ! -e .venv/.ready ] || .venv/bin/python -c 'from local import background; background.stop()'
-	@rm -rf .aws-sam .local .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .aws-sam .local .venv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 pins: .venv/.ready ## pin the dependencies anew from the .in files [UPGRADE=: only what is new in them]
