@@ -119,7 +119,7 @@ bench: setup ## consumers and producers side by side (QUICK=1: the headline only
 	@.venv/bin/python -m bench
 
 # The distributions that others install, each from its folder.
-DISTRIBUTIONS := lambda_esm
+DISTRIBUTIONS := src/oncestream lambda_esm
 
 dist: .venv/.ready ## the wheels that others install, into dist/
 	@for folder in $(DISTRIBUTIONS); do .venv/bin/pip wheel -q --no-deps -w dist ./$$folder; done

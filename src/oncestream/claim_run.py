@@ -49,6 +49,8 @@ class ClaimRun:
     ) -> None:
         self.states: dict[str, State] = {}
         """What is known. A key that is not here when the run is over could not be decided."""
+        self.done_with: dict[str, str] = {}
+        """The digests of what is suspect."""
         self.written: set[str] = set()
         """Keys that some request was to claim, whatever became of it."""
         self.unsure: set[str] = set()
@@ -115,7 +117,10 @@ class ClaimRun:
         status = self._layout.status_of(item)
         if status == COMPLETED:
             done, asked = self._layout.digest_of(item), self._digests[key]
-            return "suspect" if done and asked and done != asked else "completed"
+            if not done or not asked or done == asked:
+                return "completed"
+            self.done_with[key] = done
+            return "suspect"
         if status == INPROGRESS:
             owner = self._layout.owner_of(item)
             if owner == self._owner:

@@ -519,7 +519,11 @@ class Engine(Generic[R, X]):
         again = batch.to_compare(piece, claimed, slice(1, None))
         again += batch.to_compare(piece, known, slice(None))
         # Done with another digest than these. The sink finds out whether that is other content; a claim does not.
-        suspects = batch.records(piece, suspected, slice(None))
+        suspects = [
+            each
+            for each in batch.records(piece, suspected, slice(None))
+            if each.may_repeat or each.content_digest() != claims.done_with.get(each.key)
+        ]
         asked = {each.key for each in again}
         batch.settle_completed(piece, known - asked)
         refusals = batch.refusals(piece)

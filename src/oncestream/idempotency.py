@@ -29,8 +29,8 @@ import random
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,6 +72,8 @@ class Claims:
     """Somebody else's claim, still valid. Completed or free again later."""
     undecided: frozenset[str]
     """Not decided, because DynamoDB refused or did not answer. To be tried again later."""
+    done_with: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Of what is suspect: the digest that it was done with."""
 
 
 class Key(str):
@@ -458,6 +460,7 @@ class BulkIdempotency(DynamoDBPersistenceLayer):
             suspect=frozenset(keys["suspect"]),
             in_progress=frozenset(keys["in_progress"]),
             undecided=frozenset(keys[None]),
+            done_with={key: run.done_with[hashes[key]] for key in keys["suspect"]},
         )
 
     def _complain(self, verb: str, keys: int, fault: Fault | None) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tests.unit.fake_dynamodb import AnswerError, FakeDynamoDB, Item, _holds
+from oncestream.testing import holds
+from tests.unit.fake_dynamodb import AnswerError, FakeDynamoDB, Item
 
 HASHES = 1 << 128
 
@@ -30,13 +31,13 @@ class LedgerTable(FakeDynamoDB):
         """Records of the table's stream that nobody has read yet."""
         self._sequence = 0
 
-    def _put_item(self, body: dict[str, Any], spared: Callable[[int], bool], code: str) -> Any:
+    def _put_item(self, body: dict[str, Any]) -> Any:
         old = self._checked(body, body["Item"])
         self._changed(body["Item"], "MODIFY" if old else "INSERT")
         self.put(body["Item"])
         return {}
 
-    def _update_item(self, body: dict[str, Any], spared: Callable[[int], bool], code: str) -> Any:
+    def _update_item(self, body: dict[str, Any]) -> Any:
         old = self._checked(body, body["Key"])
         item = dict(old or body["Key"])
         for name, value in re.findall(r"([\w#]+) = (:\w+)", body["UpdateExpression"]):
@@ -46,7 +47,7 @@ class LedgerTable(FakeDynamoDB):
         self.put(item)
         return {}
 
-    def _delete_item(self, body: dict[str, Any], spared: Callable[[int], bool], code: str) -> Any:
+    def _delete_item(self, body: dict[str, Any]) -> Any:
         if self._checked(body, body["Key"]):
             self._changed(body["Key"], "REMOVE")
             del self.items[self._key(body["Key"])]
@@ -65,7 +66,7 @@ class LedgerTable(FakeDynamoDB):
             "ExpressionAttributeNames": names,
             "ExpressionAttributeValues": body.get("ExpressionAttributeValues", {}),
         }
-        if not _holds(question, old or {}):
+        if not holds(question, old or {}):
             raise AnswerError("ConditionalCheckFailedException", "The conditional request failed")
         return old
 

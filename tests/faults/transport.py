@@ -117,9 +117,9 @@ class HttpCall(Port):
             trouble = Trouble("items after", "InternalServerError", spare=lambda place: place % 2 == 0)
         table.trouble = lambda number, operation, asked: trouble
         if ledger:
-            return table.send(self._request)
+            return table.answer(self._request)
         with world.rules.asking(self._environment, self._operation):
-            return table.send(self._request)
+            return table.answer(self._request)
 
     def give_up(self) -> AWSResponse:
         raise ReadTimeoutError(endpoint_url=self._request.url)

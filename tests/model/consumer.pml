@@ -430,7 +430,7 @@ undone:
 completed:
     atomic { NEXT(state[k] == CLAIMED || state[k] == UNSETTLED); goto done }
 
-    /* ---- BulkProcessor._settle: it was not stored, or nobody knows: BulkIdempotency.release ---- */
+    /* ---- Engine._settle: it was not stored, or nobody knows: BulkIdempotency.release ---- */
 not_stored:
     atomic {
         k = -1; NEXT(state[k] == CLAIMED);

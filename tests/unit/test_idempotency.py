@@ -203,6 +203,7 @@ class TestDigests:
             ((key, "two" if key == "record-250" else "one") for key in ids(300)), MINUTE
         )
         assert claims == nothing_but(suspect={"record-250"}, completed=set(ids(300)) - {"record-250"})
+        assert claims.done_with == {"record-250": "one"}
 
     def test_are_claimed_with_the_key_and_completed_with_what_was_stored(self, world: World) -> None:
         store = world.store()

@@ -1,6 +1,6 @@
 """Off a Kinesis stream, with an effect that no unique key protects: the whole batch is claimed first.
 
-Needs src/oncestream of this repository.
+Needs the library of this repository: `make dist`, then `pip install dist/oncestream-*.whl`.
 """
 
 import base64
@@ -12,7 +12,7 @@ from hashlib import sha256
 import boto3
 from aws_lambda_powertools.utilities.idempotency import IdempotencyConfig
 
-from oncestream.idempotency import BulkIdempotency
+from oncestream import BulkIdempotency
 
 sqs = boto3.client("sqs")
 MAIL_QUEUE_URL = os.environ["MAIL_QUEUE_URL"]
