@@ -1,7 +1,8 @@
 """Gathers the sources of the documents' site (make docs), laid out as the repository is, so that no link changes.
 
 ``python -m local.site``: the Markdown pages of the repository's root and of ``docs/``, and every file of the repository
-that one of them links to, and so on from linked pages. Zensical checks links to pages and their anchors; links to anything else are checked here.
+that they or pages linked from them link to. Zensical checks links to pages and their anchors; links to anything else
+are checked here.
 """
 
 from __future__ import annotations
