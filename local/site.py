@@ -1,8 +1,8 @@
 """Gathers the sources of the documents' site (make docs), laid out as the repository is, so that no link changes.
 
 ``python -m local.site``: the Markdown pages of the repository's root, of ``docs/`` and of ``lambda_esm/``, and every
-file of the repository that one of them links to. Zensical checks links to pages and their anchors; links to anything
-else are checked here.
+file of the repository that they or pages linked from them link to. Zensical checks links to pages and their anchors;
+links to anything else are checked here.
 """
 
 from __future__ import annotations
@@ -33,14 +33,17 @@ def gather(repository: Path, directory: Path) -> list[str]:
         *(page for folder in folders for page in (repository / folder).rglob("*.md")),
     ]
     wrong = []
-    for page in sorted(pages):
+    for page in pages:  # grows: a page that is linked to is one more
         _copy(page, repository, directory)
         for target in links(page.read_text()):
             path = (page.parent / target).resolve()
-            if path.suffix == ".md" and path in pages:
+            if path in pages:
                 continue
             if repository in path.parents and path.is_file():
-                _copy(path, repository, directory)
+                if path.suffix == ".md":
+                    pages.append(path)
+                else:
+                    _copy(path, repository, directory)
             else:
                 wrong.append(
                     f"{page.relative_to(repository)} links to {target}, which is no file of the repository."

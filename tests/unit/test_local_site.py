@@ -37,6 +37,17 @@ def test_pages_and_what_they_link_to_are_laid_out_as_in_the_repository(
     assert gathered(tmp_path / "site") == {"README.md", "docs/files.md", "bench/chart.svg", "src/rows.py"}
 
 
+def test_a_page_that_is_linked_to_brings_what_it_links_to(repository: Path, tmp_path: Path) -> None:
+    (repository / "part").mkdir()
+    (repository / "docs" / "more.md").write_text("[part](../part/README.md)\n")
+    (repository / "part" / "README.md").write_text("[rules](rules.md) [gone](gone.md)\n")
+    (repository / "part" / "rules.md").write_text("[back](README.md)\n")
+    assert gather(repository, tmp_path / "site") == [
+        "part/README.md links to gone.md, which is no file of the repository."
+    ]
+    assert gathered(tmp_path / "site") >= {"docs/more.md", "part/README.md", "part/rules.md"}
+
+
 def test_a_link_to_a_file_that_is_not_there_is_named(repository: Path, tmp_path: Path) -> None:
     (repository / "src" / "rows.py").unlink()
     assert gather(repository, tmp_path / "site") == [
