@@ -78,7 +78,11 @@ def test_links_are_found_with_titles_and_without_anchors() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     text = (REPOSITORY / "zensical.toml").read_text()
     named = set(_names(tomllib.loads(text)["project"]["nav"]))
-    pages = {*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")}
+    pages = {
+        *REPOSITORY.glob("*.md"),
+        *(REPOSITORY / "docs").rglob("*.md"),
+        *(REPOSITORY / "lambda_esm").rglob("*.md"),
+    }
     assert named == {page.relative_to(REPOSITORY).as_posix() for page in pages}, "see nav in zensical.toml"
 
 

@@ -61,7 +61,7 @@ def test_the_jobs_run_targets_that_exist_and_together_all_suites() -> None:
     jobs = {
         each["name"]: each["run"] for each in workflow()["jobs"]["check"]["strategy"]["matrix"]["include"]
     }
-    assert set(jobs) == {"lint", "unit", "integration", "iam", "sam", "chaos"}
+    assert set(jobs) == {"lint", "unit", "integration", "iam", "sam", "chaos", "esm"}
     run = {word for command in jobs.values() for word in command.split()[1:]}
     assert run <= targets()
     # What .ci/run does in one go: `make test` is the unit tests and the others.
