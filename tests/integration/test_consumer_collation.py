@@ -189,7 +189,7 @@ def test_where_the_time_is_too_short_postgres_goes_on_and_the_next_run_finds_it_
     wait_for(connection, f"SELECT WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})")
     assert valid(connection)["records_id_bytes"]
     before = connection.run("SELECT 'records_id_bytes'::regclass::oid")
-    assert handler({}, Context()) == {"applied": ["0006_collation"]}
+    assert handler({}, Context()) == {"applied": [migration.name for migration in migrations()[BEFORE + 1 :]]}
     assert connection.run("SELECT 'records_id_bytes'::regclass::oid") == before, "not made anew"
     assert valid(connection) == dict.fromkeys(INDEXES, True)
 
@@ -204,7 +204,7 @@ def test_an_index_that_a_killed_run_left_half_made_is_made_anew(
         connection.run("SELECT pg_terminate_backend(:pid ::integer, 5000)", pid=pid)
         assert isinstance(running.exception(), TransientError | MigrationError)
     assert valid(connection) == {"records_id_bytes": False}
-    assert migrate(connection) == ["0006_collation"]
+    assert migrate(connection) == [migration.name for migration in migrations()[BEFORE + 1 :]]
     assert valid(connection) == dict.fromkeys(INDEXES, True)
 
 
@@ -219,7 +219,7 @@ def test_duplicates_that_are_there_already_are_reported_without_their_ids(connec
     assert "a2" not in str(raised.value)
     assert "records_id_bytes" in str(raised.value)
     connection.run("DELETE FROM records WHERE ctid = (SELECT max(ctid) FROM records WHERE id = 'a2')")
-    assert migrate(connection) == ["0006_collation"]
+    assert migrate(connection) == [migration.name for migration in migrations()[BEFORE + 1 :]]
     assert valid(connection) == dict.fromkeys(INDEXES, True)
 
 
