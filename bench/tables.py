@@ -26,6 +26,8 @@ class Table:
     title: str
     columns: list[str]
     rows: list[list[str]] = field(default_factory=list)
+    is_detail: bool = False
+    """The terminal shows it and results.json has its figures; the page does without."""
 
     def rich(self) -> rich.table.Table:
         """For the terminal."""
@@ -71,7 +73,9 @@ def write_into(path: Path, results: Results) -> None:
         f" {machine['system']}, Python {results['versions']['python']}, Postgres"
         f" {results['postgres']['server_version']} (fsync {results['postgres']['fsync']})."
     )
-    written = "\n\n".join([BEGIN, measured, *(table.markdown() for table in tables(results)), END])
+    written = "\n\n".join(
+        [BEGIN, measured, *(each.markdown() for each in tables(results) if not each.is_detail), END]
+    )
     path.write_text(before + written + after)
 
 
@@ -145,7 +149,7 @@ def _by_setting(results: Results) -> Iterator[Table]:
             for name, setting in settings.items()
             if find(results["consumer"], contestant="ours", case=case, **setting)
         }
-        table = Table(title, ["consumer", *measured])
+        table = Table(title, ["consumer", *measured], is_detail=(case, settings) != ("fresh", by_size))
         for contestant in CONTESTANTS:
             cells = []
             for setting in measured.values():
@@ -166,6 +170,7 @@ def _emulators(results: Results) -> Table:
     table = Table(
         "How much of it is the emulator: 1,000 flights, 5 ms a call",
         ["consumer", "against", "ms", "own CPU ms", "emulator's CPU ms", "emulator's CPU over ms"],
+        is_detail=True,
     )
     for row in results["emulators"]:
         table.rows.append(
@@ -196,6 +201,7 @@ def _producer(results: Results) -> Iterator[Table]:
                 "lost",
                 "stored twice",
             ],
+            is_detail=dataset != "flights",
         )
         for row in results["producer"]:
             if row["dataset"] == dataset:
