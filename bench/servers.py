@@ -17,7 +17,7 @@ from local.ministack import CREDENTIALS, REGION, MiniStack, client
 from local.postgres import Postgres
 from local.process import Child
 
-MIGRATIONS = REPOSITORY / "src" / "consumer" / "migrations"
+MIGRATIONS = REPOSITORY / "src" / "postgres" / "migrations"
 
 
 class DynamoDB(Protocol):

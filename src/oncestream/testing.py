@@ -1,8 +1,8 @@
 """A table in memory, for unit tests of functions that use this library.
 
 moto cannot stand there: it has no PartiQL INSERT with bound parameters. This one answers the requests that
-:class:`oncestream.BulkIdempotency` and Powertools' own layer make, by the same rules as DynamoDB. This library's own
-tests run on it, and compare it with an emulator.
+:class:`oncestream.BulkIdempotency` and Powertools' own layer make, by the rules of DynamoDB. This library's own tests
+run on it; what they say of both layers on one table is said on an emulator, too.
 
 >>> table = InMemoryTable()
 >>> store = BulkIdempotency("idempotency", config=config, key_prefix="orders", boto3_client=table.client())
