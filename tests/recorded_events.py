@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
-from common.record import Record, RejectedLine
 from local.records import flights
+from records.record import Record, RejectedLine
 from tables.check import check_payload
 from tests.unit.uploads_aws import ledger_properties
 from uploads.ledger import Ledger

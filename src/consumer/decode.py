@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from common.errors import PermanentError
-from common.record import Origin, Record, RejectedLine, check_identifier, is_place_in
 from oncestream.engine import Refusal
+from records.record import Origin, Record, RejectedLine, check_identifier, is_place_in
 from tables.check import check_payload
 
 REASON_LENGTH = 2_000

@@ -27,7 +27,6 @@ from pg8000.exceptions import DatabaseError
 from pg8000.native import Connection, PreparedStatement
 
 from common.errors import TransientError
-from common.record import Origin
 from consumer.compare import Compared, Row, compare, compare_messages
 from consumer.decode import REASON_LENGTH, Arrived, Rejection, reject, storable
 from consumer.settle import settle_rejected
@@ -35,6 +34,7 @@ from consumer.verdicts import advice, unfilled_column, verdict
 from oncestream.engine import Stored
 from postgres.columns import SEPARATOR, column, origin_columns
 from postgres.database import STATEMENT_SECONDS, Database, describe, explain, server_encoding
+from records.record import Origin
 
 CHANCE_ATTEMPTS = 4
 SWALLOWED = (

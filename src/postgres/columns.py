@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from common.record import Origin
+from records.record import Origin
 
 SEPARATOR = "\x1f"
 """A control character. It occurs neither in an identifier nor in JSON text."""

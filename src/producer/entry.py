@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from common.record import Record
+from records.record import Record
 
 
 @dataclass(frozen=True, slots=True)

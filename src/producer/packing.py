@@ -10,9 +10,9 @@ from heapq import heappop, heappush
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from common.record import MAX_RECORD_BYTES, Record
 from producer.entry import Entry, Published, Unpublished
 from producer.pace import ShardPace, StreamPace, wait_after
+from records.record import MAX_RECORD_BYTES, Record
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis.type_defs import PutRecordsResultEntryTypeDef

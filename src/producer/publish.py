@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
 from common.errors import TransientError
-from common.record import Record
 from producer.entry import Entry, Published, Unpublished
 from producer.pace import StreamPace, wait_after
 from producer.packing import THROTTLED, Packing, Unsent
+from records.record import Record
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient

@@ -11,11 +11,11 @@ from typing import Any, TypedDict
 import msgspec
 
 from common.errors import PermanentError
-from common.json_text import BLANKS, BOM, WRONG, fault_of, fields_of, items_of
-from common.reasons import first_of
-from common.record import Record, check_identifier, check_own_id, faults_of_fields
 from producer.entry import Entry, Published, Unpublished
 from producer.uuid7 import uuid7
+from records.json_text import BLANKS, BOM, WRONG, fault_of, fields_of, items_of
+from records.reasons import first_of
+from records.record import Record, check_identifier, check_own_id, faults_of_fields
 from tables.check import check_payload
 
 MAX_RECORDS = 10_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.errors import PermanentError
-from common.json_text import has_nul, value_of
+from records.json_text import has_nul, value_of
 from tables.model import judge_of
 from tables.payload import Payload
 

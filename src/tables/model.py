@@ -8,8 +8,8 @@ from typing import Any, TypeAliasType, get_args
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from common.errors import PermanentError
-from common.json_text import kind_of
-from common.reasons import faults_of, first_of, printable
+from records.json_text import kind_of
+from records.reasons import faults_of, first_of, printable
 
 # For a person, where pydantic's own words speak of Python.
 _WORDS = {

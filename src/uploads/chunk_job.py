@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from common.errors import PermanentError
-from common.reasons import faults_of, first_of
+from records.reasons import faults_of, first_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
-from common.reasons import faults_of, first_of
+from records.reasons import faults_of, first_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common import clients
 from common.errors import PermanentError, TransientError
 from common.observability import logger, tracer
-from common.reasons import faults_of, first_of
 from common.settings import ReportSettings
 from common.waiting import BELIEVED
 from postgres.database import Database
+from records.reasons import faults_of, first_of
 from uploads.account import Account, account, lines_before
 from uploads.ledger import Ledger
 from uploads.redrive import Redrive

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import pytest
 
-import common.record
 import oncestream.claim_run
 import oncestream.idempotency
+import records.record
 from tests.faults import types
 from tests.faults.account import Account, look
 from tests.faults.events import Via, claim_key
@@ -306,7 +306,7 @@ def _settings(history: History) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IDEMPOTENCY_REQUESTS_IN_FLIGHT", str(history.in_flight))
         patch.setattr(
-            common.record, "judge", common.record.judge
+            records.record, "judge", records.record.judge
         )  # put back at the end, whatever is deployed
         types.deploy(history.payload_type)
         if history.a_call != oncestream.claim_run.STATEMENTS_A_CALL:

@@ -11,21 +11,21 @@ from typing import Any
 import msgspec
 import pytest
 
-import common.record
 import consumer.handler
 import consumer.sink
 import consumer.verdicts
 import producer.entry
 import producer.packing
 import producer.publish
+import records.record
 from common.errors import PermanentError
-from common.record import Record, check_payload
 from consumer.compare import Compared
 from consumer.decode import Arrived, Rejection, reject
 from consumer.sink import PostgresSink
 from oncestream.claim_items import Layout
 from oncestream.engine import Batch, Outcome
 from oncestream.idempotency import BulkIdempotency, Claims
+from records.record import Record, check_payload
 from tests.faults import types
 from tests.faults.postgres import TestDatabase
 from uploads.plan import Planner
@@ -235,7 +235,7 @@ def _model_applied_twice(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
 
 
 def _places_not_reserved(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:
-    patch.setattr(common.record, "is_positional", lambda record_id: False)
+    patch.setattr(records.record, "is_positional", lambda record_id: False)
 
 
 def _never_released(patch: pytest.MonkeyPatch, _: TestDatabase) -> None:

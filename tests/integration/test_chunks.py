@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from common import clients
-from common.record import Record, RejectedLine
+from records.record import Record, RejectedLine
 from tables.check import check_payload
 from tests.unit.uploads_aws import Context
 from uploads import chunks

@@ -10,8 +10,8 @@ import pytest
 from pg8000.native import Connection
 
 from common import clients
-from common.record import Record
 from consumer import handler as consumer
+from records.record import Record
 from tables.check import check_payload
 from tests.unit.consumer_support import POISON, Context, failed, message, stream_event
 

@@ -13,11 +13,11 @@ import pytest
 from pg8000.native import Connection
 
 from common.errors import TransientError
-from common.record import LineFault, Origin, RejectedLine
 from consumer.decode import Arrived, Rejection, decode
 from consumer.sink import CHANCE_ATTEMPTS, PostgresSink
 from oncestream.engine import Stored
 from postgres.database import ConnectionLostError, Database
+from records.record import LineFault, Origin, RejectedLine
 from tests.unit.consumer_support import POISON, message, stream_record
 
 

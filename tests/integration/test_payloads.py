@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pg8000.native import Connection
 
-from common.record import Record
 from consumer.decode import Arrived, Rejection, decode
 from consumer.sink import PostgresSink
 from oncestream.engine import Stored
 from postgres.database import Database
 from producer.entry import Entry
 from producer.request import RecordsRequest, records_of_body
+from records.record import Record
 from tables import check
 from tables.check import check_payload
 from tables.model import Model, judge_of

@@ -13,9 +13,9 @@ import pytest
 
 from common import clients
 from common.errors import TransientError
-from common.record import Record
 from producer import api
 from producer.publish import Entry, Publisher
+from records.record import Record
 from tables.check import check_payload
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from aws_lambda_powertools.utilities.batch import EventType
 
-from common.record import LineFault, Origin, RejectedLine
 from consumer.decode import Arrived, Rejection, decode, digest
 from consumer.sink import PostgresSink
 from oncestream.engine import Outcome
 from oncestream.processor import SinkProcessor
 from postgres.database import Database
+from records.record import LineFault, Origin, RejectedLine
 from tests.unit.consumer_support import Context, FakeIdempotency, message, stream_record
 from uploads import redrive as module
 from uploads.chunk_job import ChunkCount, ChunkJob

@@ -20,7 +20,7 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from common import clients
 from common.errors import PermanentError
 from common.observability import logger
-from common.record import Record, RejectedLine
+from records.record import Record, RejectedLine
 from tables.check import check_payload
 from tests.unit.chunk_files import UPLOAD, job_of
 from tests.unit.uploads_aws import LEDGER, Aws, Context, moto_aws

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from common.json_text import BOM
-from common.record import MAX_RECORD_BYTES, Origin, Record, RejectedLine
 from producer.entry import Entry
+from records.json_text import BOM
+from records.record import MAX_RECORD_BYTES, Origin, Record, RejectedLine
 from tables.check import check_payload
 from tests.unit.chunk_files import UPLOAD, job_of
 from uploads.chunk_job import ChunkJob

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import PermanentError, TransientError
-from common.record import Record, RejectedLine
 from producer.publish import Publisher
+from records.record import Record, RejectedLine
 from tables.check import check_payload
 from tests.unit.chunk_files import ETAG, UPLOAD, FakeS3, client_error, job_of
 from uploads import chunk_worker, object_bytes

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.record import MAX_INTEGER, LineFault, Origin, RejectedLine
 from consumer.decode import REASON_LENGTH, Arrived, Rejection, decode, reject, storable
+from records.record import MAX_INTEGER, LineFault, Origin, RejectedLine
 from tests.unit.consumer_support import POISON, message, stream_record
 
 U_2_3 = Origin(id="u", chunk=2, line=3)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import PermanentError
-from common.json_text import BOM
+from records.json_text import BOM
 from uploads.formats.json_elements import elements, is_array
 from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PermanentError
-from common.json_text import BOM
+from records.json_text import BOM
 from uploads.chunk_job import Delimiter
 from uploads.formats.csv_cuts import CsvCuts
 from uploads.formats.csv_rows import CsvRow, column_names, csv_rows

@@ -10,10 +10,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, RootModel, computed_field, field_validator
 
 from common.errors import PermanentError
-from common.record import Record
 from consumer.decode import Arrived, Rejection, decode
 from producer.entry import Entry, Published
 from producer.request import RecordsRequest, records_of_body, records_of_event
+from records.record import Record
 from tables import check
 from tables.model import Model, judge_of
 from tests.unit.chunk_files import job_of

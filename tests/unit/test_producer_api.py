@@ -16,10 +16,10 @@ from moto import mock_aws
 
 from bench.kinesis_limits import LimitedKinesis, VirtualClock, client_error
 from common import clients
-from common.record import Record
 from producer import api, request
 from producer.publish import Publisher
 from producer.request import MAX_BODY_BYTES, MAX_RECORDS
+from records.record import Record
 from tables.check import check_payload
 
 

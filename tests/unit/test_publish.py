@@ -30,9 +30,9 @@ from bench.kinesis_limits import (
     entry_size,
 )
 from common.errors import TransientError
-from common.record import MAX_RECORD_BYTES, Record
 from producer.packing import MAX_REQUEST_BYTES, MAX_REQUEST_RECORDS
 from producer.publish import Entry, Published, Publisher
+from records.record import MAX_RECORD_BYTES, Record
 
 
 def entries(count: int, size: int = 300, key: Callable[[int], str] = "key-{}".format) -> Iterator[Entry]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import PermanentError
-from common.record import LineFault, Origin, Record, RejectedLine
+from records.record import LineFault, Origin, Record, RejectedLine
 from tables.check import check_payload
 
 GOOD: dict[str, Any] = {"id": "a", "partition_key": "k", "payload": {"n": 1}}

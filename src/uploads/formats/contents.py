@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pydantic_core import from_json
 
 from common.errors import PermanentError
-from common.json_text import BOM
+from records.json_text import BOM
 
 if TYPE_CHECKING:
     from uploads.chunk_job import Delimiter, Format

@@ -19,7 +19,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from common.json_text import BOM
+from records.json_text import BOM
 from uploads.chunk_job import MAX_OPEN_BYTES
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import PermanentError
-from common.json_text import BOM
+from records.json_text import BOM
 from uploads.chunk_job import MAX_OPEN_BYTES
 from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES, FileLine
 

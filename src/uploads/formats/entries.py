@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from common.errors import PermanentError
-from common.json_text import BOM, fields_of, kind_of, text_of
-from common.record import (
+from producer.entry import Entry
+from records.json_text import BOM, fields_of, kind_of, text_of
+from records.record import (
     MAX_RECORD_BYTES,
     LineFault,
     Origin,
@@ -21,7 +22,6 @@ from common.record import (
     check_identifier,
     check_own_id,
 )
-from producer.entry import Entry
 from tables.check import check_payload, checked_payload
 from uploads.formats.csv_rows import column_names, csv_rows
 from uploads.formats.lines import KEPT_BYTES, MAX_LINE_BYTES

@@ -16,7 +16,7 @@ import re
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from common.errors import PermanentError
-from common.json_text import BOM
+from records.json_text import BOM
 from uploads.chunk_job import MAX_OPEN_BYTES
 from uploads.formats.lines import MAX_LINE_BYTES, FileLine, UnfinishedLine
 

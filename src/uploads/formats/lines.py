@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import PermanentError
-from common.record import MAX_RECORD_BYTES
+from records.record import MAX_RECORD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

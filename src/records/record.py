@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Self
 import msgspec
 
 from common.errors import PermanentError
-from common.json_text import WRONG, fault_of, fields_of, kind_of, text_of, value_of
-from common.reasons import first_of
+from records.json_text import WRONG, fault_of, fields_of, kind_of, text_of, value_of
+from records.reasons import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,0 +1,1 @@
+"""The record: what travels on the stream, its JSON, and what is wrong with one that is none."""
