@@ -26,8 +26,10 @@ the time:
 and a thin layer talks to AWS or to something that speaks its API:
 
 - ``clients``, ``sources``, ``invoke``, ``destinations``, ``checkpoints``
+- ``template``, ``lookup``   mappings from a template, and where its streams are
 - ``worker``, ``run``, ``poller``   the loops of a shard, of a mapping, of them all
-- ``observer``     watching it, and making it deliver twice
+- ``observer``, ``metrics``, ``output``   watching it, and making it deliver twice
+- ``pytest_plugin`` the fixture ``event_source_mapping``
 - ``cli``          the command line
 
 A fault-injection harness needs only ``ShardQueue`` (and ``Lineage`` when it reshards).
@@ -35,7 +37,9 @@ A fault-injection harness needs only ``ShardQueue`` (and ``Lineage`` when it res
 
 from lambda_esm.checkpoints import CheckpointStore, FileCheckpoints, MemoryCheckpoints
 from lambda_esm.clients import Clients
+from lambda_esm.invoke import HandlerInvoker, Invoker, LambdaInvoker, UrlInvoker
 from lambda_esm.mapping import Backoff, EventSourceMapping, InvalidMappingError, MappingSettings
+from lambda_esm.metrics import Totals
 from lambda_esm.observer import Delivery, Observer, Progress, Redeliver, every, never
 from lambda_esm.poller import StreamPoller
 from lambda_esm.queue import ShardQueue
@@ -47,6 +51,7 @@ from lambda_esm.records import (
     FunctionFailed,
     NotInvoked,
     StreamRecord,
+    Window,
 )
 from lambda_esm.shards import Lineage, Shard
 
@@ -62,7 +67,10 @@ __all__ = [
     "EventSourceMapping",
     "FileCheckpoints",
     "FunctionFailed",
+    "HandlerInvoker",
     "InvalidMappingError",
+    "Invoker",
+    "LambdaInvoker",
     "Lineage",
     "MappingSettings",
     "MemoryCheckpoints",
@@ -74,6 +82,9 @@ __all__ = [
     "ShardQueue",
     "StreamPoller",
     "StreamRecord",
+    "Totals",
+    "UrlInvoker",
+    "Window",
     "every",
     "never",
 ]

@@ -31,7 +31,8 @@ class Delivery:
     @property
     def succeeded(self) -> bool:
         """All records of the batch are done."""
-        return self.decision.done == self.batch.records
+        # The last batch of a tumbling window has no records: done or not, none is left.
+        return self.decision.done == self.batch.records and not self.decision.retry
 
 
 @dataclass(frozen=True, slots=True)

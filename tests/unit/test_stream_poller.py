@@ -16,11 +16,12 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 
 from lambda_esm.checkpoints import FileCheckpoints, MemoryCheckpoints
+from lambda_esm.decisions import decide
 from lambda_esm.mapping import Backoff, EventSourceMapping, InvalidMappingError
 from lambda_esm.metrics import Totals
 from lambda_esm.observer import Delivery, Observer, Progress, every
 from lambda_esm.poller import StreamPoller
-from lambda_esm.records import Discard, FunctionFailed, NotInvoked
+from lambda_esm.records import Batch, Discard, FunctionFailed, NotInvoked, Window
 from tests.unit.fake_streams import World, client_error, world
 from tests.unit.stream_records import CONFIGURATION, STREAM_ARN
 
@@ -785,3 +786,12 @@ def test_lanes_deliver_at_once_and_checkpoint_in_order() -> None:
 
     assert sorted(log.data) == ["1", "2"]
     assert log.checkpoints[-1] == ("s0", "2")
+
+
+def test_a_window_that_cannot_be_ended_is_no_success() -> None:
+    """Its last batch has no records, so none is left of it whatever happens."""
+    batch = Batch((), window=Window(0, 10, final=True))
+    mapping, outcome = EventSourceMapping.from_configuration(CONFIGURATION), FunctionFailed("boom")
+    decision = decide(batch, outcome, mapping.settings)
+
+    assert not Delivery(mapping, "s0", batch, outcome, decision, 0.1).succeeded
