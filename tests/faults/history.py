@@ -18,7 +18,7 @@ import pytest
 
 import oncestream.claim_run
 import oncestream.idempotency
-import records.record
+import tables.check
 from tests.faults import types
 from tests.faults.account import Account, look
 from tests.faults.events import Via, claim_key
@@ -305,9 +305,7 @@ def _settings(history: History) -> Iterator[None]:
     """The requests to the idempotency table, and the payload's type."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IDEMPOTENCY_REQUESTS_IN_FLIGHT", str(history.in_flight))
-        patch.setattr(
-            records.record, "judge", records.record.judge
-        )  # put back at the end, whatever is deployed
+        patch.setattr(tables.check, "judge", tables.check.judge)  # put back at the end, whatever is deployed
         types.deploy(history.payload_type)
         if history.a_call != oncestream.claim_run.STATEMENTS_A_CALL:
             patch.setattr(oncestream.claim_run, "STATEMENTS_A_CALL", history.a_call)

@@ -25,7 +25,8 @@ from consumer.sink import PostgresSink
 from oncestream.claim_items import Layout
 from oncestream.engine import Batch, Outcome
 from oncestream.idempotency import BulkIdempotency, Claims
-from records.record import Record, check_payload
+from records.record import Record
+from tables.check import check_payload
 from tests.faults import types
 from tests.faults.postgres import TestDatabase
 from uploads.plan import Planner

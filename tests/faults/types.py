@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, computed_field
 
-import records.record
+import tables.check
 from tables.model import Model, judge_of
 from tables.payload import Payload
 
@@ -97,7 +97,7 @@ _deployed: list[type[Any]] = []
 def deploy(name: str) -> None:
     """From now on payloads have this type."""
     _deployed[:] = [TYPES[name]]
-    records.record.judge = judge_of(TYPES[name])
+    tables.check.judge = judge_of(TYPES[name])
 
 
 def made_of(payload: str) -> str:
