@@ -214,7 +214,7 @@ inline commit(from, begin, first, second) {
     fi
 }
 
-/* The batch that the shard's invocation has: message k of it, and whether both have one id (_Batch._decode). */
+/* The batch that the shard's invocation has: message k of it, and whether both have one id (Decoding._decode). */
 #define RECORD(k) ID(s, (checkpoint[s] + (k)))
 #define DIGEST(k) (IS(s, (checkpoint[s] + (k))) + 1)
 #define TWICE (n == 2 && RECORD(0) == RECORD(1))
@@ -303,7 +303,7 @@ ask:
         known(CLAIMED);
         goto asked;
 #endif
-        /* ClaimRun._ask: INSERT; the item of what exists comes with the error. ClaimRun._judge says whose it is. */
+        /* _Inquiry.make: INSERT; the item of what exists comes with the error. ClaimRun._judge says whose it is. */
         if
         :: item[RECORD(k)].status == FREE -> claim(RECORD(k), owner, DIGEST(k)); known(CLAIMED); OWN = 0
         :: item[RECORD(k)].status == INPROGRESS && item[RECORD(k)].owner == owner -> known(CLAIMED); OWN = 0
@@ -462,7 +462,7 @@ unreleased:
     }
 released:
     atomic { NEXT(state[k] == CLAIMED); goto release }
-failed: /* _Batch.settle_rest: what has no result yet is retried */
+failed: /* Batch.settle_rest: what has no result yet is retried */
     atomic {
         state[0] = (state[0] == DUPLICATE -> DUPLICATE : RETRIED);
         state[1] = (state[1] == DUPLICATE || n == 1 -> state[1] : RETRIED)
