@@ -121,6 +121,7 @@ class HandlerSink:
         try:
             found = _call(self._on_conflict, others)
         except Exception as error:
+            # Whatever it raises, nobody could say: they come again, and are taken neither for the same nor for others.
             logger.warning("on_conflict has compared none of %d records", len(others), exc_info=True)
             conflicts = _by_id(each.reject(taken, conflict=True) for each in others)
             why = TransientError(f"on_conflict: {type(error).__name__}: {error}")
@@ -135,7 +136,8 @@ class HandlerSink:
         try:
             self._on_rejected(list(rejected.values()))
         except Exception as error:
-            # and the others are done. They come again, with this error as the reason.
+            # Whatever it raises, nothing is lost: these are not kept and come again, with this error as the reason,
+            # and the others are done.
             logger.warning("on_rejected has kept none of %d records", len(rejected), exc_info=True)
             why = TransientError(f"on_rejected: {type(error).__name__}: {error}")
             return dict.fromkeys(rejected, why)

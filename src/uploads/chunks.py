@@ -171,17 +171,14 @@ class _Processor(BatchProcessor):
         error = exception[1]
         match error:
             case IdempotencyAlreadyInProgressError():
-                metric = CHUNKS_RETRIED
                 logger.info("Chunk is in progress in another invocation, its message goes back")
             case TransientError() | IdempotencyPersistenceLayerError() | IdempotencyInconsistentStateError():
-                metric = CHUNKS_RETRIED
                 logger.warning("Chunk not finished, its message goes back", reason=str(error))
                 _waiting().note(str(error))
             case _:
-                metric = CHUNKS_RETRIED
                 _waiting().note(f"it fails with {type(error).__name__}: see its log")
                 logger.error("Defect in the program, the message goes back", exc_info=error)
-        metrics.add_metric(metric, MetricUnit.Count, 1)
+        metrics.add_metric(CHUNKS_RETRIED, MetricUnit.Count, 1)
         return super().failure_handler(record, exception)
 
 
